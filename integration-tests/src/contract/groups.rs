@@ -1,0 +1,199 @@
+//! Groups: membership, generations, committed offsets.
+
+use tidegate::ids::TopicPartition;
+use tidegate::log::{GroupMetadata, Log, LogError, MemberEvent};
+
+use crate::broker::unique;
+use crate::drive::*;
+
+/// The broker fences by generation; the producer can be used again after an abort.
+pub fn an_older_generation_cannot_commit(log: &dyn Log) {
+    let (input, output, group) = (unique("input"), unique("output"), unique("group"));
+    create(log, &input, 2, &[]);
+    create(log, &output, 1, &[]);
+    let mut first = sole_member(log, &group, &input, 2);
+    let old = first.metadata();
+    let mut second = Member::join(log, &group, &input, None);
+    serve_until("both own one partition", &mut [&mut first, &mut second], |members| {
+        members.iter().all(|member| member.owned.len() == 1)
+    });
+    let fresh = first.metadata();
+    assert!(fresh.generation > old.generation);
+    assert_eq!(fresh.member_id, old.member_id);
+
+    let partition = first.owned.first().expect("it owns a partition").clone();
+    let mut producer = producer(log, Some(&unique("id")), &[&output]);
+    producer.begin().expect("a transaction");
+    send(&mut *producer, 0, "late");
+    let refused = finish(&mut *producer, commit_of(old, &[(partition.clone(), 5, "")]));
+    assert!(
+        matches!(refused, Err(LogError::IllegalGeneration { .. })),
+        "{refused:?}"
+    );
+    producer.abort(PATIENCE).expect("the transaction can be aborted");
+
+    producer.begin().expect("the producer goes on");
+    send(&mut *producer, 0, "in time");
+    let fresh = first.metadata();
+    finish(&mut *producer, commit_of(fresh, &[(partition.clone(), 5, "")])).expect("the fresh generation commits");
+    assert_eq!(committed(log, &group, &partition), Some((5, String::new())));
+    assert_eq!(committed_texts(log, &output, 0), ["in time"]);
+    second.leave();
+    first.leave();
+}
+
+/// A member that is not in the group any more.
+pub fn a_member_that_left_cannot_commit(log: &dyn Log) {
+    let (input, output, group) = (unique("input"), unique("output"), unique("group"));
+    create(log, &input, 1, &[]);
+    create(log, &output, 1, &[]);
+    let mut member = sole_member(log, &group, &input, 1);
+    let (metadata, view) = (member.metadata(), member.view());
+    assert!(metadata.is_fencing());
+    member.leave();
+    assert!(
+        !view.metadata().is_fencing(),
+        "the view outlives the member and says that it is gone"
+    );
+    assert_eq!(view.metadata().group, group);
+
+    // Somebody else keeps the group alive.
+    let stays = sole_member(log, &group, &input, 1);
+    let partition = TopicPartition::new(input.as_str(), 0);
+    let mut producer = producer(log, Some(&unique("id")), &[&output]);
+    producer.begin().expect("a transaction");
+    send(&mut *producer, 0, "too late");
+    let refused = finish(&mut *producer, commit_of(metadata, &[(partition.clone(), 5, "")]));
+    assert!(matches!(refused, Err(LogError::NotAMember { .. })), "{refused:?}");
+    producer.abort(PATIENCE).expect("the transaction can be aborted");
+    assert_eq!(committed(log, &group, &partition), None);
+    stays.leave();
+}
+
+/// A second member joins and leaves: what moves is first revoked here, then assigned there.
+pub fn partitions_move_one_event_at_a_time(log: &dyn Log) {
+    let (input, group) = (unique("input"), unique("group"));
+    create(log, &input, 4, &[]);
+    let mut first = sole_member(log, &group, &input, 4);
+    let view = first.view();
+    let before = view.metadata();
+    assert!(before.is_fencing());
+    assert_eq!(first.events.len(), 1, "one event gave everything");
+
+    first.obedient = false;
+    let mut second = Member::join(log, &group, &input, None);
+    serve_until(
+        "the first is asked for partitions",
+        &mut [&mut first, &mut second],
+        |members| matches!(members[0].open, Some(MemberEvent::Revoked(_))),
+    );
+    // As long as the first holds on to them, polling gives nothing and nobody else gets them.
+    for _ in 0..10 {
+        first
+            .inner()
+            .poll(TICK / 5)
+            .map(|event| assert_eq!(event, None))
+            .expect("the member stays healthy");
+        second.step(TICK / 5).expect("the member stays healthy");
+    }
+    assert!(second.owned.is_empty());
+    assert!(
+        view.metadata().generation > before.generation,
+        "the view moves before the event is completed"
+    );
+    first.obedient = true;
+    first.complete().expect("the partitions are given up");
+    serve_until("both own two partitions", &mut [&mut first, &mut second], |members| {
+        members.iter().all(|member| member.owned.len() == 2)
+    });
+    assert!(first.owned.is_disjoint(&second.owned));
+    assert!(
+        first
+            .events
+            .iter()
+            .any(|event| matches!(event, MemberEvent::Assigned(partitions) if partitions.is_empty())),
+        "a generation without a change of partitions is told: {:?}",
+        first.events
+    );
+
+    second.leave();
+    serve_until("the first owns everything again", &mut [&mut first], |members| {
+        members[0].owned.len() == 4
+    });
+    first.leave();
+}
+
+/// A static member restarts within its session.
+pub fn a_static_member_comes_back_with_the_same_generation_and_another_member_id(log: &dyn Log) {
+    let (input, output, group) = (unique("input"), unique("output"), unique("group"));
+    create(log, &input, 2, &[]);
+    create(log, &output, 1, &[]);
+    let join = || {
+        let mut member = Member::join(log, &group, &input, Some("host-1"));
+        serve_until("it owns everything", &mut [&mut member], |members| {
+            members[0].owned.len() == 2
+        });
+        member
+    };
+    let mut first = join();
+    let before = first.metadata();
+    assert_eq!(before.instance_id.as_deref(), Some("host-1"));
+    first.leave();
+    let mut second = join();
+    let after = second.metadata();
+    assert_eq!(after.generation, before.generation, "no rebalance");
+    assert_ne!(
+        after.member_id, before.member_id,
+        "only the member id tells the two apart"
+    );
+
+    let partition = TopicPartition::new(input.as_str(), 0);
+    let mut producer = producer(log, Some(&unique("id")), &[&output]);
+    producer.begin().expect("a transaction");
+    send(&mut *producer, 0, "of the first");
+    let refused = finish(&mut *producer, commit_of(before, &[(partition.clone(), 5, "")]));
+    assert!(matches!(refused, Err(LogError::NotAMember { .. })), "{refused:?}");
+    producer.abort(PATIENCE).expect("the transaction can be aborted");
+    producer.begin().expect("a transaction");
+    finish(&mut *producer, commit_of(after, &[(partition, 6, "")])).expect("the second commits");
+    second.leave();
+}
+
+/// At-least-once: the same epoch without a transaction.
+pub fn without_a_transaction_the_member_commits(log: &dyn Log) {
+    let (input, output, group) = (unique("input"), unique("output"), unique("group"));
+    create(log, &input, 1, &[]);
+    create(log, &output, 1, &[]);
+    let mut member = sole_member(log, &group, &input, 1);
+    let partition = TopicPartition::new(input.as_str(), 0);
+    let mut producer = producer(log, None, &[&output]);
+    producer.begin().expect("an epoch");
+    send(&mut *producer, 0, "one");
+    finish(
+        &mut *producer,
+        commit_of(member.metadata(), &[(partition.clone(), 4, "pointer")]),
+    )
+    .expect("it commits");
+    assert_eq!(committed(log, &group, &partition), Some((4, "pointer".to_owned())));
+    assert_eq!(committed_texts(log, &output, 0), ["one"]);
+
+    let stale = GroupMetadata {
+        generation: member.metadata().generation - 1,
+        ..member.metadata()
+    };
+    if stale.is_fencing() {
+        producer.begin().expect("an epoch");
+        let refused = finish(&mut *producer, commit_of(stale, &[(partition.clone(), 9, "")]));
+        assert!(
+            matches!(refused, Err(LogError::IllegalGeneration { .. })),
+            "{refused:?}"
+        );
+        producer.abort(PATIENCE).expect("the epoch can be given up");
+    }
+    let metadata = member.metadata();
+    member.leave();
+    producer.begin().expect("an epoch");
+    let refused = finish(&mut *producer, commit_of(metadata, &[(partition.clone(), 9, "")]));
+    assert!(matches!(refused, Err(LogError::NotAMember { .. })), "{refused:?}");
+    assert_eq!(committed(log, &group, &partition), Some((4, "pointer".to_owned())));
+}

@@ -1,0 +1,125 @@
+//! The command line of the ledger.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Parser, ValueEnum};
+
+/// What is left on the disk when an instance is started again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Disk {
+    /// Everything that the killed process had written.
+    Same,
+    /// Nothing: the state directory is removed each time.
+    Wiped,
+}
+
+/// How an instance is stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Signal {
+    /// SIGKILL: nothing can be finished.
+    Kill,
+    /// SIGTERM: the instance commits and closes.
+    Term,
+}
+
+/// What happens to the broker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum BrokerFault {
+    /// Nothing.
+    None,
+    /// It is stopped and started again under load; then the connection to it is held up.
+    Broker,
+}
+
+/// What the service promises.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[value(rename_all = "snake_case")]
+pub enum Guarantee {
+    /// Every input counts once.
+    ExactlyOnce,
+    /// A crash may repeat output: the ledger must find that.
+    AtLeastOnce,
+}
+
+/// Kills, stops and disturbs the service under load and proves that every input counts exactly once.
+#[derive(Clone, Debug, Parser)]
+#[command(name = "ledger")]
+pub struct Options {
+    /// How often an instance is stopped and started again.
+    #[arg(long, default_value_t = 100)]
+    pub kills: u32,
+    /// What is left on the disk after a kill.
+    #[arg(long, value_enum, ignore_case = true, default_value = "same")]
+    pub disk: Disk,
+    /// How an instance is stopped.
+    #[arg(long, value_enum, ignore_case = true, default_value = "kill")]
+    pub signal: Signal,
+    /// Number of instances that share the work; one of them is stopped at a time.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=8))]
+    pub instances: u8,
+    /// What happens to the broker; with `broker` no instance is killed.
+    #[arg(long, value_enum, ignore_case = true, default_value = "none")]
+    pub fault: BrokerFault,
+    /// How long the broker is stopped, in seconds.
+    #[arg(long, default_value_t = 30)]
+    pub stopped_seconds: u64,
+    /// How long the connection is held up, in seconds.
+    #[arg(long, default_value_t = 60)]
+    pub held_seconds: u64,
+    /// Address of a broker that runs already; without it one is started in a container.
+    #[arg(long)]
+    pub bootstrap: Option<String>,
+    /// Records per second that the generator writes.
+    #[arg(long, default_value_t = 2_000)]
+    pub rate: u32,
+    /// Least duration of the load, in seconds.
+    #[arg(long, default_value_t = 0)]
+    pub seconds: u64,
+    /// Seed of all random choices; without it one is taken from the clock and printed.
+    #[arg(long)]
+    pub seed: Option<u64>,
+    /// Commit interval of the service, in milliseconds.
+    #[arg(long, default_value_t = 100)]
+    pub commit_ms: u64,
+    /// Guarantee of the service; `at_least_once` shows that the ledger finds what is not exact.
+    #[arg(long, value_enum, default_value = "exactly_once")]
+    pub guarantee: Guarantee,
+    /// Worker threads of each instance.
+    #[arg(long, default_value_t = 1)]
+    pub workers: u16,
+    /// Partitions of the input topic.
+    #[arg(long, default_value_t = 4)]
+    pub partitions: i32,
+    /// The service's binary; without it the one beside this program.
+    #[arg(long)]
+    pub tidegate: Option<PathBuf>,
+    /// Directory for configuration, state and logs, kept afterwards; without it a temporary one, kept where the run fails.
+    #[arg(long)]
+    pub work: Option<PathBuf>,
+    /// How long an instance may take until its output is seen after a start, and the service until it has caught up, in seconds.
+    #[arg(long, default_value_t = 120)]
+    pub patience_seconds: u64,
+}
+
+impl Options {
+    /// How long anything that has to happen may take.
+    pub fn patience(&self) -> Duration {
+        Duration::from_secs(self.patience_seconds)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_are_taken_in_upper_and_lower_case() {
+        let options = Options::parse_from(["ledger", "--signal", "TERM", "--disk", "wiped", "--kills", "3"]);
+        assert_eq!(
+            (options.signal, options.disk, options.kills),
+            (Signal::Term, Disk::Wiped, 3)
+        );
+        assert!(Options::try_parse_from(["ledger", "--instances", "0"]).is_err());
+    }
+}

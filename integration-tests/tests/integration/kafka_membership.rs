@@ -1,0 +1,149 @@
+//! Membership on real Kafka: who is fenced when, and what a member hears.
+
+use tidegate::ids::TopicPartition;
+use tidegate::log::kafka::KafkaLog;
+use tidegate::log::{LogError, MemberEvent};
+use tidegate_integration_tests::Broker;
+use tidegate_integration_tests::broker::unique;
+use tidegate_integration_tests::drive::*;
+
+fn topics(partitions: i32) -> (String, String, String) {
+    let log = Broker::shared().log();
+    let (input, output) = (unique("input"), unique("output"));
+    create(&*log, &input, partitions, &[]);
+    create(&*log, &output, 1, &[]);
+    (input, output, unique("group"))
+}
+
+#[test]
+fn the_generation_moves_before_the_event_is_served_and_fresh_metadata_still_commits() {
+    let log = Broker::shared().log();
+    let (input, output, group) = topics(2);
+    let mut first = sole_member(&*log, &group, &input, 2);
+    let (old, view) = (first.metadata(), first.view());
+    let mut second = Member::join(&*log, &group, &input, None);
+    // Nobody polls the first member; its client rejoins by itself.
+    wait_for("the generation moves", || {
+        second.step(TICK).expect("the member stays healthy");
+        view.metadata().generation > old.generation
+    });
+    let fresh = view.metadata();
+    assert_eq!(fresh.member_id, old.member_id);
+
+    let mut producer = producer(&*log, Some(&unique("id")), &[&output]);
+    let partitions = [0, 1].map(|partition| TopicPartition::new(input.as_str(), partition));
+    let offsets = |offset| partitions.clone().map(|partition| (partition, offset, ""));
+    producer.begin().expect("a transaction");
+    let refused = finish(&mut *producer, commit_of(old, &offsets(1)));
+    assert!(
+        matches!(refused, Err(LogError::IllegalGeneration { .. })),
+        "{refused:?}"
+    );
+    producer.abort(PATIENCE).expect("the transaction can be aborted");
+    // Also for the partition that is about to go: nobody else gets it before this member lets go of it.
+    producer.begin().expect("a transaction");
+    finish(&mut *producer, commit_of(fresh, &offsets(2))).expect("fresh metadata commits");
+    assert!(second.owned.is_empty());
+    serve_until("both own one partition", &mut [&mut first, &mut second], |members| {
+        members.iter().all(|member| member.owned.len() == 1)
+    });
+    for partition in &partitions {
+        assert_eq!(committed(&*log, &group, partition), Some((2, String::new())));
+    }
+    first.leave();
+    second.leave();
+}
+
+#[test]
+fn a_second_process_with_the_same_instance_id_ends_the_first() {
+    let log = Broker::shared().log();
+    let (input, output, group) = topics(1);
+    let join = || {
+        let mut member = Member::join(&*log, &group, &input, Some("host-1"));
+        serve_until("it owns everything", &mut [&mut member], |members| {
+            members[0].owned.len() == 1
+        });
+        member
+    };
+    let mut first = join();
+    let old = first.metadata();
+    let second = join();
+    let mut producer = producer(&*log, Some(&unique("id")), &[&output]);
+    producer.begin().expect("a transaction");
+    let partition = TopicPartition::new(input.as_str(), 0);
+    let refused = finish(&mut *producer, commit_of(old, &[(partition, 1, "")]));
+    assert!(matches!(refused, Err(LogError::NotAMember { .. })), "{refused:?}");
+    producer.abort(PATIENCE).expect("the transaction can be aborted");
+
+    let mut outcome = Ok(());
+    wait_for("the first member hears of it", || {
+        outcome = first.step(TICK);
+        outcome.is_err()
+    });
+    assert!(matches!(outcome, Err(LogError::NotAMember { .. })), "{outcome:?}");
+    first.leave();
+    second.leave();
+}
+
+#[test]
+fn a_member_that_vanishes_is_replaced_when_its_session_ends() {
+    let log = Broker::shared().log();
+    let (input, _, group) = topics(2);
+    let mut first = sole_member(&*log, &group, &input, 2);
+    let old = first.metadata();
+    drop(first);
+    let mut second = Member::join(&*log, &group, &input, None);
+    serve_until("the second owns everything", &mut [&mut second], |members| {
+        members[0].owned.len() == 2
+    });
+    assert!(second.metadata().generation > old.generation);
+    second.leave();
+}
+
+#[test]
+fn a_member_that_is_not_polled_in_time_loses_everything_and_comes_back() {
+    let mut settings = Broker::shared().settings();
+    settings
+        .consumer
+        .insert("max.poll.interval.ms".to_owned(), "6000".to_owned());
+    let log = KafkaLog::new(settings).expect("valid settings");
+    let (input, output, group) = topics(1);
+    let mut member = sole_member(&*log, &group, &input, 1);
+    let (old, view) = (member.metadata(), member.view());
+    wait_for("the member is out of the group", || {
+        std::thread::park_timeout(TICK);
+        !view.metadata().is_fencing()
+    });
+    let mut producer = producer(&*log, Some(&unique("id")), &[&output]);
+    producer.begin().expect("a transaction");
+    let partition = TopicPartition::new(input.as_str(), 0);
+    let refused = finish(&mut *producer, commit_of(old.clone(), &[(partition.clone(), 1, "")]));
+    assert!(matches!(refused, Err(LogError::NotAMember { .. })), "{refused:?}");
+    producer.abort(PATIENCE).expect("the transaction can be aborted");
+
+    member.events.clear();
+    serve_until("the member hears of it", &mut [&mut member], |members| {
+        !members[0].events.is_empty()
+    });
+    assert_eq!(member.events, [MemberEvent::Lost(vec![partition])]);
+    serve_until("it owns everything again", &mut [&mut member], |members| {
+        members[0].owned.len() == 1
+    });
+    assert_ne!(member.metadata().member_id, old.member_id);
+    member.leave();
+}
+
+#[test]
+fn members_fetch_nothing() {
+    let log = Broker::shared().log();
+    let (input, _, group) = topics(1);
+    let value = "x".repeat(1_000);
+    let values = vec![value.as_str(); 2_000];
+    write(&*log, &input, &values);
+    // A member that fetched would fill its queue and hand out records; polling it gives events and nothing else.
+    let mut member = sole_member(&*log, &group, &input, 1);
+    for _ in 0..40 {
+        assert_eq!(member.inner().poll(TICK).expect("the member stays healthy"), None);
+    }
+    member.leave();
+}

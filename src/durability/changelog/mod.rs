@@ -1,0 +1,54 @@
+//! Strategy `changelog`: each store's increments go to a compacted topic, inside the transaction.
+//!
+//! A changelog record is the store's own bytes: raw key, raw value as the store keeps it (a tombstone for
+//! a deletion), so that a restore is a copy.
+
+use std::sync::Arc;
+
+use crate::ids::StoreId;
+use crate::log::{BatchSource, TopicSpec};
+use crate::state::Overlay;
+
+/// Name of a store's changelog topic, as Kafka Streams names it.
+pub fn topic_name(application_id: &str, store: &str) -> Arc<str> {
+    format!("{application_id}-{store}-changelog").into()
+}
+
+/// The changelog topic of a store. Compacted and never deleted by time: expired windows are deleted
+/// by tombstones, so event time far in the past cannot make the broker drop live state.
+pub fn topic_spec(application_id: &str, store: &str, partitions: i32, replication: Option<i32>) -> TopicSpec {
+    TopicSpec {
+        name: topic_name(application_id, store),
+        partitions,
+        replication,
+        config: vec![
+            ("cleanup.policy".into(), "compact".into()),
+            ("message.timestamp.type".into(), "CreateTime".into()),
+        ],
+    }
+}
+
+/// The increment of one store: what an epoch wrote to it, coalesced per key, in order of first write.
+pub struct StoreIncrement {
+    overlay: Arc<Overlay>,
+    store: StoreId,
+}
+
+impl StoreIncrement {
+    /// The entries of `store` in a sealed overlay.
+    pub fn new(overlay: Arc<Overlay>, store: StoreId) -> Self {
+        Self { overlay, store }
+    }
+}
+
+impl BatchSource for StoreIncrement {
+    fn len(&self) -> usize {
+        self.overlay.store_len(self.store)
+    }
+
+    fn for_each(&self, visit: &mut dyn FnMut(&[u8], Option<&[u8]>)) {
+        for (key, value) in self.overlay.entries(self.store) {
+            visit(key, value);
+        }
+    }
+}

@@ -1,0 +1,12 @@
+//! What makes state durable: the pointer that a commit carries, and the strategy behind it.
+//!
+//! Everything here is a pure function of what was read; the workers do the reading and writing.
+
+pub mod changelog;
+mod decision;
+mod pointer;
+mod record;
+
+pub use decision::{Decision, Refusal, decide};
+pub use pointer::{Pointer, PointerError};
+pub use record::{CommitRecord, CommitRecordError, PLAN_KEY};

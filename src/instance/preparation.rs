@@ -1,0 +1,310 @@
+//! What has to be right before an instance joins: topics, their numbers and settings, the plan.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tracing::{info, warn};
+
+use crate::durability::{PLAN_KEY, changelog};
+use crate::ids::TopicPartition;
+use crate::log::{Admin, Assignment, Commit, GroupMetadata, Isolation, Log, LogError, OutBatch, TopicInfo, TopicSpec};
+use crate::time::Clock;
+use crate::topology::{PartitionCounts, TopicRef, Topology, diff};
+use crate::worker::{Topics, commits_topic, repartition_topic};
+
+use super::error::InstanceError;
+use super::settings::InstanceSettings;
+
+const CALL_TIMEOUT: Duration = Duration::from_secs(10);
+const FIRST_BACK_OFF: Duration = Duration::from_millis(250);
+const LAST_BACK_OFF: Duration = Duration::from_secs(5);
+/// A topic that another instance has just created is looked for this often, with a pause each time.
+const VISIBLE_ATTEMPTS: u32 = 100;
+const VISIBLE_PAUSE: Duration = Duration::from_millis(100);
+const REPARTITION_SEGMENT_BYTES: u32 = 52_428_800;
+
+/// Checks and creates what an instance needs of the log.
+pub(super) struct Preparation<'a> {
+    pub(super) topology: &'a Topology,
+    pub(super) settings: &'a InstanceSettings,
+    pub(super) log: &'a Arc<dyn Log>,
+    pub(super) clock: &'a Arc<dyn Clock>,
+}
+
+impl Preparation<'_> {
+    /// Everything, in order. Retries while no broker answers, until the start-up time-out.
+    pub(super) fn run(&self) -> Result<Topics, InstanceError> {
+        let deadline = self.clock.monotonic() + self.settings.startup_timeout;
+        let mut back_off = FIRST_BACK_OFF;
+        let mut attempts = 0;
+        loop {
+            attempts += 1;
+            let source = match self.attempt() {
+                Err(InstanceError::Log(source @ (LogError::Unreachable { .. } | LogError::TimedOut { .. }))) => source,
+                other => return other,
+            };
+            if self.clock.monotonic() + back_off >= deadline {
+                let timeout_ms = u64::try_from(self.settings.startup_timeout.as_millis()).unwrap_or(u64::MAX);
+                return Err(InstanceError::LogUnreachable {
+                    timeout_ms,
+                    attempts,
+                    source,
+                });
+            }
+            warn!(error = %source, attempts, "the log does not answer; trying again in {} ms", back_off.as_millis());
+            std::thread::park_timeout(back_off);
+            back_off = (back_off * 2).min(LAST_BACK_OFF);
+        }
+    }
+
+    fn attempt(&self) -> Result<Topics, InstanceError> {
+        let admin = self.log.admin();
+        let externals = self.external_topics(&*admin)?;
+        let plan = self.topology.plan();
+        let counts = plan.partition_counts(&|topic| externals.get(topic).map(|info| info.partitions))?;
+        self.create_internal_topics(&*admin, &counts)?;
+        self.check_plan()?;
+        let dead_letter = self.settings.dead_letter_topic.as_deref().map(Arc::from);
+        Ok(Topics::new(
+            plan,
+            &self.settings.application_id,
+            dead_letter.as_ref(),
+            &counts,
+        ))
+    }
+
+    fn external_topics(&self, admin: &dyn Admin) -> Result<BTreeMap<String, TopicInfo>, InstanceError> {
+        let mut roles: Vec<(&str, &'static str)> = Vec::new();
+        for sub in &self.topology.plan().sub_topologies {
+            for (references, role) in [(&sub.sources, "a source"), (&sub.sinks, "an output")] {
+                let names = references.iter().filter_map(|reference| match reference {
+                    TopicRef::External(name) => Some((&**name, role)),
+                    TopicRef::Repartition(_) => None,
+                });
+                roles.extend(names);
+            }
+        }
+        roles.extend(
+            self.settings
+                .dead_letter_topic
+                .as_deref()
+                .map(|topic| (topic, "the dead-letter topic")),
+        );
+        let mut found = BTreeMap::new();
+        for (topic, role) in roles {
+            let info = admin.topic(topic, CALL_TIMEOUT).map_err(InstanceError::Log)?;
+            let topic = topic.to_owned();
+            match info {
+                Some(info) => found.insert(topic, info),
+                None => return Err(InstanceError::MissingTopic { topic, role }),
+            };
+        }
+        Ok(found)
+    }
+
+    fn create_internal_topics(&self, admin: &dyn Admin, counts: &PartitionCounts) -> Result<(), InstanceError> {
+        let application = &self.settings.application_id;
+        let replication = self.settings.replication_factor;
+        for (name, partitions) in &counts.repartitions {
+            let spec = TopicSpec {
+                name: repartition_topic(application, name),
+                partitions: *partitions,
+                replication,
+                config: vec![
+                    ("cleanup.policy".into(), "delete".into()),
+                    ("retention.ms".into(), "-1".into()),
+                    ("segment.bytes".into(), REPARTITION_SEGMENT_BYTES.to_string()),
+                    ("message.timestamp.type".into(), "CreateTime".into()),
+                ],
+            };
+            ensure(admin, &spec)?;
+        }
+        for (sub, counts) in self.topology.plan().sub_topologies.iter().zip(&counts.sub_topologies) {
+            for store in &sub.stores {
+                ensure(
+                    admin,
+                    &changelog::topic_spec(application, &store.name, counts.tasks, replication),
+                )?;
+            }
+        }
+        let commits = TopicSpec {
+            name: commits_topic(application),
+            partitions: 1,
+            replication,
+            config: vec![("cleanup.policy".into(), "compact".into())],
+        };
+        ensure(admin, &commits)
+    }
+
+    /// Compares the plan with the one that the commits topic holds; writes it there the first time.
+    fn check_plan(&self) -> Result<(), InstanceError> {
+        let text = self.topology.plan_text();
+        match self.read_plan()? {
+            Some(former) if former == text => Ok(()),
+            Some(former) => Err(InstanceError::PlanChanged {
+                application_id: self.settings.application_id.clone(),
+                difference: diff(&former, text).unwrap_or_default(),
+            }),
+            None => self.write_plan(text).map_err(InstanceError::Log),
+        }
+    }
+
+    fn read_plan(&self) -> Result<Option<String>, InstanceError> {
+        let partition = TopicPartition::new(commits_topic(&self.settings.application_id), 0);
+        let watermarks = self
+            .log
+            .admin()
+            .watermarks(&partition, CALL_TIMEOUT)
+            .map_err(InstanceError::Log)?;
+        if watermarks.low >= watermarks.high {
+            return Ok(None);
+        }
+        let mut consumer = self
+            .log
+            .consumer("plan", Isolation::ReadUncommitted)
+            .map_err(InstanceError::Log)?;
+        let assignment = Assignment {
+            slot: 0,
+            partition: partition.clone(),
+            offset: watermarks.low,
+        };
+        consumer.assign(&[assignment]).map_err(InstanceError::Log)?;
+        let deadline = self.clock.monotonic() + CALL_TIMEOUT;
+        let mut plan = None;
+        while consumer.position(0).unwrap_or(0) < watermarks.high {
+            if self.clock.monotonic() >= deadline {
+                let timeout_ms = u64::try_from(CALL_TIMEOUT.as_millis()).unwrap_or(u64::MAX);
+                return Err(InstanceError::Log(LogError::TimedOut {
+                    operation: format!("reading {partition}"),
+                    timeout_ms,
+                }));
+            }
+            let Some(batch) = consumer
+                .poll(10_000, Duration::from_millis(50))
+                .map_err(InstanceError::Log)?
+            else {
+                continue;
+            };
+            for run in batch.runs() {
+                for record in (run.start..run.end).map(|index| batch.record(index)) {
+                    if record.key == Some(PLAN_KEY.as_bytes()) {
+                        plan = record.value.map(|text| String::from_utf8_lossy(text).into_owned());
+                    }
+                }
+            }
+        }
+        Ok(plan)
+    }
+
+    /// Written without a transaction: two instances that start at once write the same text.
+    fn write_plan(&self, text: &str) -> Result<(), LogError> {
+        let mut producer = self.log.producer("plan", None)?;
+        producer.init(CALL_TIMEOUT)?;
+        producer.prepare(&[commits_topic(&self.settings.application_id)])?;
+        producer.begin()?;
+        let records = Arc::new(PlanRecord(text.to_owned()));
+        let batch = OutBatch {
+            topic: crate::log::OutTopic(0),
+            partition: 0,
+            records,
+        };
+        let nobody = GroupMetadata {
+            group: self.settings.application_id.clone(),
+            generation: -1,
+            member_id: String::new(),
+            instance_id: None,
+        };
+        producer.start_commit(Commit {
+            batches: vec![batch],
+            offsets: Vec::new(),
+            group: nobody,
+            timeout: CALL_TIMEOUT,
+        })?;
+        let deadline = self.clock.monotonic() + CALL_TIMEOUT * 2;
+        let written = loop {
+            if let Some(written) = producer.poll_commit(Duration::from_millis(100)) {
+                break written;
+            }
+            if self.clock.monotonic() >= deadline {
+                let timeout_ms = u64::try_from(CALL_TIMEOUT.as_millis()).unwrap_or(u64::MAX);
+                let operation = "writing the plan to the commits topic".to_owned();
+                break Err(LogError::TimedOut { operation, timeout_ms });
+            }
+        };
+        written?;
+        info!(application = %self.settings.application_id, "plan recorded");
+        Ok(())
+    }
+}
+
+struct PlanRecord(String);
+
+impl crate::log::BatchSource for PlanRecord {
+    fn len(&self) -> usize {
+        1
+    }
+
+    fn for_each(&self, visit: &mut dyn FnMut(&[u8], Option<&[u8]>)) {
+        visit(PLAN_KEY.as_bytes(), Some(self.0.as_bytes()));
+    }
+}
+
+/// Creates an internal topic, or checks one that exists.
+fn ensure(admin: &dyn Admin, spec: &TopicSpec) -> Result<(), InstanceError> {
+    let mut info = admin.topic(&spec.name, CALL_TIMEOUT).map_err(InstanceError::Log)?;
+    if info.is_none() {
+        match admin.create_topic(spec, CALL_TIMEOUT) {
+            Ok(()) => {
+                info!(topic = %spec.name, partitions = spec.partitions, "internal topic created");
+                return Ok(());
+            }
+            // Another instance was faster; the topic may take a moment to be seen.
+            Err(LogError::TopicExists { .. }) => {
+                for _ in 0..VISIBLE_ATTEMPTS {
+                    info = admin.topic(&spec.name, CALL_TIMEOUT).map_err(InstanceError::Log)?;
+                    if info.is_some() {
+                        break;
+                    }
+                    std::thread::park_timeout(VISIBLE_PAUSE);
+                }
+            }
+            Err(error) => return Err(InstanceError::Log(error)),
+        }
+    }
+    match info {
+        Some(info) => check(spec, &info),
+        None => Err(InstanceError::MissingTopic {
+            topic: spec.name.to_string(),
+            role: "an internal topic",
+        }),
+    }
+}
+
+fn check(spec: &TopicSpec, info: &TopicInfo) -> Result<(), InstanceError> {
+    let topic = spec.name.to_string();
+    let policy = spec
+        .config
+        .iter()
+        .find(|(name, _)| name == "cleanup.policy")
+        .map_or("delete", |(_, policy)| policy);
+    if info.cleanup_policy != policy {
+        return Err(InstanceError::InternalTopic {
+            topic,
+            setting: "cleanup.policy",
+            found: info.cleanup_policy.clone(),
+            expected: policy.to_owned(),
+            remedy: "set it with kafka-configs.sh, or delete the topic if the application never ran",
+        });
+    }
+    if info.partitions != spec.partitions {
+        return Err(InstanceError::InternalTopic {
+            topic,
+            setting: "number of partitions",
+            found: info.partitions.to_string(),
+            expected: spec.partitions.to_string(),
+            remedy: "a source topic has got more partitions since; state cannot follow, use a new application.id",
+        });
+    }
+    Ok(())
+}

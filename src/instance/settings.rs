@@ -1,0 +1,124 @@
+//! What an instance needs to know, resolved and checked; the service reads it from TOML.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::operators::OnError;
+
+/// Whether an epoch is a Kafka transaction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Guarantee {
+    /// Output, offsets and state pointer commit atomically.
+    ExactlyOnce,
+    /// The same epochs without a transaction; a crash may repeat output.
+    AtLeastOnce,
+}
+
+/// Where a task's state lives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Backend {
+    /// RocksDB in `state.dir`.
+    RocksDb,
+    /// In memory; restored from the changelog at every start.
+    Memory,
+}
+
+/// Limits of local state.
+#[derive(Clone, Debug)]
+pub struct StateSettings {
+    /// Directory of this instance's tasks; unused by [`Backend::Memory`].
+    pub dir: PathBuf,
+    /// Which backend.
+    pub backend: Backend,
+    /// Cache of recent values in front of the backend, for the whole instance, in bytes.
+    pub cache_bytes: usize,
+    /// RocksDB's block cache, shared by all tasks, in bytes.
+    pub block_cache_bytes: usize,
+    /// RocksDB's memtables, shared by all tasks, in bytes.
+    pub write_buffer_bytes: usize,
+}
+
+/// Everything an instance needs besides the topology and the log.
+#[derive(Clone, Debug)]
+pub struct InstanceSettings {
+    /// Consumer group and prefix of internal topics and transactional ids.
+    pub application_id: String,
+    /// Static identity of this instance; `None`: dynamic membership, identity kept in `state.dir`.
+    pub instance_id: Option<String>,
+    /// Number of worker threads.
+    pub workers: usize,
+    /// Exactly-once or at-least-once.
+    pub guarantee: Guarantee,
+    /// Longest time between two barriers while records flow.
+    pub commit_interval: Duration,
+    /// A barrier is forced when a worker's active overlays hold this many bytes.
+    pub overlay_max_bytes: usize,
+    /// Processing pauses while outputs parked behind a running commit hold this many bytes.
+    pub parked_max_bytes: usize,
+    /// Records fetched but not yet processed, per worker; fetching pauses above.
+    pub buffered_max_records: usize,
+    /// How long a task waits in wall-clock time for a partition that is empty but caught up; `None` waits for none.
+    pub max_task_idle: Option<Duration>,
+    /// A transaction that is open longer is aborted by the broker.
+    pub transaction_timeout: Duration,
+    /// Session time-out of the group.
+    pub session_timeout: Duration,
+    /// How long the instance tries to reach the log at start before it gives up.
+    pub startup_timeout: Duration,
+    /// How long a revoked task may take to commit and close.
+    pub revoke_timeout: Duration,
+    /// A restore that makes no progress for this long fails with the cause.
+    pub restore_timeout: Duration,
+    /// How often consumed records of repartition topics are deleted.
+    pub purge_interval: Duration,
+    /// Replication factor of internal topics; `None` for the broker's default.
+    pub replication_factor: Option<i32>,
+    /// Local state.
+    pub state: StateSettings,
+    /// Policy for bad records where a node has none of its own.
+    pub default_on_error: OnError,
+    /// Policy by node name.
+    pub on_error: BTreeMap<String, OnError>,
+    /// Where bad records go under [`OnError::DeadLetter`].
+    pub dead_letter_topic: Option<String>,
+    /// Start tasks empty although their committed offsets say that there was state (invariant I14).
+    pub allow_empty_state: bool,
+}
+
+impl InstanceSettings {
+    /// The settings of application `application_id` as the service ships them: one worker, exactly-once, a commit every
+    /// 100 ms, RocksDB below `./state`.
+    pub fn new(application_id: &str) -> Self {
+        const MIB: usize = 1 << 20;
+        Self {
+            application_id: application_id.to_owned(),
+            instance_id: None,
+            workers: 1,
+            guarantee: Guarantee::ExactlyOnce,
+            commit_interval: Duration::from_millis(100),
+            overlay_max_bytes: 16 * MIB,
+            parked_max_bytes: 16 * MIB,
+            buffered_max_records: 100_000,
+            max_task_idle: None,
+            transaction_timeout: Duration::from_secs(10),
+            session_timeout: Duration::from_secs(45),
+            startup_timeout: Duration::from_secs(60),
+            revoke_timeout: Duration::from_secs(20),
+            restore_timeout: Duration::from_secs(300),
+            purge_interval: Duration::from_secs(30),
+            replication_factor: None,
+            state: StateSettings {
+                dir: PathBuf::from("state"),
+                backend: Backend::RocksDb,
+                cache_bytes: 48 * MIB,
+                block_cache_bytes: 32 * MIB,
+                write_buffer_bytes: 32 * MIB,
+            },
+            default_on_error: OnError::Stop,
+            on_error: BTreeMap::new(),
+            dead_letter_topic: None,
+            allow_empty_state: false,
+        }
+    }
+}

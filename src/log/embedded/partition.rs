@@ -1,0 +1,178 @@
+//! One partition: records by offset, open and aborted transactions, watermarks.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use super::batch::Batch;
+use super::broker::BrokerError;
+use super::packed::{Packed, TransactionSerial, Writer};
+use crate::log::Isolation;
+
+/// Records are gathered in chunks of at most this many bytes of payload …
+const CHUNK_BYTES: usize = 1 << 20;
+/// … or this many records.
+const CHUNK_RECORDS: usize = 8192;
+
+/// How a transaction ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ending {
+    /// Its records become visible.
+    Commit,
+    /// Its records stay invisible to those who read committed.
+    Abort,
+}
+
+/// A transaction that has written here and has not ended.
+#[derive(Debug)]
+struct OpenTransaction {
+    serial: TransactionSerial,
+    first_offset: i64,
+}
+
+/// One partition of a topic.
+///
+/// Chunks are immutable once sealed, so readers share them without copying. Offsets need not be contiguous.
+#[derive(Debug, Default)]
+pub(super) struct Partition {
+    sealed: VecDeque<Arc<Packed>>,
+    /// Takes the newest records; sealed when it is full and before somebody reads from it.
+    filling: Packed,
+    low: i64,
+    high: i64,
+    /// In order of their first offset.
+    open: Vec<OpenTransaction>,
+    /// Aborted transactions that wrote here, with the offset of their marker.
+    aborted: BTreeMap<TransactionSerial, i64>,
+}
+
+impl Partition {
+    /// First offset that can be read.
+    pub fn low_watermark(&self) -> i64 {
+        self.low
+    }
+
+    /// Offset after the last record, open transactions and markers included.
+    pub fn high_watermark(&self) -> i64 {
+        self.high
+    }
+
+    /// Offset before which every transaction has ended.
+    pub fn last_stable_offset(&self) -> i64 {
+        // DeleteRecords may have cut into an open transaction: nothing is stable or readable below the low watermark.
+        self.open
+            .first()
+            .map_or(self.high, |oldest| oldest.first_offset.max(self.low))
+    }
+
+    /// The end for a reader of this isolation.
+    pub fn end(&self, isolation: Isolation) -> i64 {
+        match isolation {
+            Isolation::ReadCommitted => self.last_stable_offset(),
+            Isolation::ReadUncommitted => self.high,
+        }
+    }
+
+    /// Whether the transaction has written here and is open.
+    pub fn is_open(&self, serial: TransactionSerial) -> bool {
+        self.open.iter().any(|open| open.serial == serial)
+    }
+
+    /// Appends records and answers the offset of the first.
+    pub fn append(&mut self, records: &Packed, transaction: Option<TransactionSerial>) -> i64 {
+        let first_offset = self.high;
+        if let Some(serial) = transaction
+            && !self.is_open(serial)
+        {
+            self.open.push(OpenTransaction { serial, first_offset });
+        }
+        if self.filling.payload_bytes() + records.payload_bytes() > CHUNK_BYTES
+            || self.filling.len() + records.len() > CHUNK_RECORDS
+        {
+            self.seal();
+        }
+        self.filling
+            .extend(records, first_offset, transaction.map_or(Writer::PLAIN, Writer::of));
+        self.high += records.len() as i64;
+        first_offset
+    }
+
+    /// Writes the end marker of a transaction, if it has written here.
+    pub fn end_transaction(&mut self, serial: TransactionSerial, ending: Ending) {
+        let Some(position) = self.open.iter().position(|open| open.serial == serial) else {
+            return;
+        };
+        self.open.remove(position);
+        self.filling.push_control(self.high);
+        if ending == Ending::Abort {
+            self.aborted.insert(serial, self.high);
+        }
+        self.high += 1;
+    }
+
+    /// Puts records from `offset` on into `batch`, at most up to `batch`'s limit, and answers the next offset to read:
+    /// it passes markers, aborted records and holes.
+    pub fn read(&mut self, offset: i64, isolation: Isolation, batch: &mut Batch) -> Result<i64, BrokerError> {
+        if offset < self.low || offset > self.high {
+            return Err(BrokerError::OffsetOutOfRange);
+        }
+        let end = self.end(isolation);
+        if offset >= end {
+            return Ok(offset);
+        }
+        if self.filling.records().first().is_some_and(|first| first.offset < end) {
+            self.seal();
+        }
+        let from = self.sealed.partition_point(|chunk| last_offset(chunk) < offset);
+        for chunk in self.sealed.range(from..) {
+            let records = chunk.records();
+            let start = records.partition_point(|record| record.offset < offset);
+            let stop = start + records[start..].partition_point(|record| record.offset < end);
+            for (index, record) in records.iter().enumerate().take(stop).skip(start) {
+                if batch.is_full() {
+                    return Ok(record.offset);
+                }
+                if self.is_visible(record.writer, isolation) {
+                    batch.push(chunk, index);
+                }
+            }
+            if stop < records.len() {
+                break;
+            }
+        }
+        Ok(end)
+    }
+
+    fn is_visible(&self, writer: Writer, isolation: Isolation) -> bool {
+        match writer.transaction() {
+            None => writer == Writer::PLAIN,
+            Some(_) if isolation == Isolation::ReadUncommitted || self.aborted.is_empty() => true,
+            Some(serial) => !self.aborted.contains_key(&serial),
+        }
+    }
+
+    /// Deletes the records before `offset`. As in Kafka this may cut into an open transaction.
+    pub fn delete_before(&mut self, offset: i64) -> Result<(), BrokerError> {
+        if offset > self.high {
+            return Err(BrokerError::OffsetOutOfRange);
+        }
+        if offset <= self.low {
+            return Ok(());
+        }
+        self.seal();
+        self.low = offset;
+        let gone = self.sealed.partition_point(|chunk| last_offset(chunk) < offset);
+        self.sealed.drain(..gone);
+        self.aborted.retain(|_, marker| *marker >= offset);
+        Ok(())
+    }
+
+    fn seal(&mut self) {
+        if !self.filling.is_empty() {
+            self.sealed.push_back(Arc::new(std::mem::take(&mut self.filling)));
+        }
+    }
+}
+
+fn last_offset(chunk: &Packed) -> i64 {
+    chunk.records().last().map_or(-1, |record| record.offset)
+}

@@ -1,0 +1,341 @@
+//! A producer of the embedded log.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::broker::BrokerError;
+use super::link::Link;
+use super::offsets::CommitOffsets;
+use super::packed::Packed;
+use super::partition::Ending;
+use super::topic::{DescribeTopic, TopicId};
+use super::transactions::{CommitOffsetsInTransaction, EndTransaction, InitProducer, Produce, ProducerIdentity};
+use crate::log::{Commit, LogError, LogResult, OutBatch, OutRecord, OutTopic, Producer};
+use crate::record::Headers;
+
+/// An increment is produced in requests of about this many bytes.
+const REQUEST_BYTES: usize = 1 << 20;
+
+/// A topic that the producer knows.
+struct KnownTopic {
+    name: Arc<str>,
+    id: TopicId,
+    partitions: i32,
+}
+
+/// Where a producer is between its calls.
+enum Phase {
+    /// Transactional, and not initialised.
+    New,
+    /// No transaction is open.
+    Idle,
+    /// Between begin and the end of the transaction.
+    Open(Open),
+    /// Between `start_commit` and its answer.
+    Committing(Open, Commit),
+    /// Gone for good; every further call answers this.
+    Dead(LogError),
+}
+
+/// An open transaction (without an id: an epoch) as its producer sees it.
+#[derive(Default)]
+struct Open {
+    /// The broker knows of the transaction. One that it does not know of ends without it.
+    started: bool,
+    /// Why it can only be aborted.
+    failed: Option<LogError>,
+}
+
+/// See [`Producer`]. Every record is with the broker before `send` returns, and a commit runs inside of
+/// [`Producer::poll_commit`].
+pub(super) struct EmbeddedProducer {
+    name: String,
+    link: Link,
+    transactional_id: Option<String>,
+    identity: Option<ProducerIdentity>,
+    topics: Vec<KnownTopic>,
+    phase: Phase,
+}
+
+impl EmbeddedProducer {
+    pub fn new(name: &str, link: Link, transactional_id: Option<&str>) -> Self {
+        Self {
+            name: name.to_owned(),
+            link,
+            transactional_id: transactional_id.map(str::to_owned),
+            identity: None,
+            topics: Vec::new(),
+            phase: match transactional_id {
+                Some(_) => Phase::New,
+                None => Phase::Idle,
+            },
+        }
+    }
+
+    fn misuse(&self, operation: &str, reason: &str) -> LogError {
+        LogError::Fatal {
+            operation: format!("{operation} by producer {}", self.name),
+            reason: reason.to_owned(),
+        }
+    }
+
+    /// What the broker's refusal means to the caller; a fenced producer is dead from here on.
+    fn refused(&mut self, operation: &str, error: &BrokerError) -> LogError {
+        let reason = error.to_string();
+        match error {
+            BrokerError::InvalidProducerEpoch => {
+                let transactional_id = self.transactional_id.clone().unwrap_or_default();
+                self.die(LogError::Fenced {
+                    transactional_id,
+                    reason,
+                })
+            }
+            BrokerError::InvalidTxnState => {
+                let operation = operation.to_owned();
+                self.die(LogError::Fatal { operation, reason })
+            }
+            BrokerError::IllegalGeneration => LogError::IllegalGeneration { reason },
+            BrokerError::UnknownMemberId | BrokerError::FencedInstanceId => LogError::NotAMember { reason },
+            _ => LogError::Abort {
+                operation: operation.to_owned(),
+                reason,
+            },
+        }
+    }
+
+    fn die(&mut self, error: LogError) -> LogError {
+        self.phase = Phase::Dead(error.clone());
+        error
+    }
+
+    /// Whether records may be sent now.
+    fn check_sending(&self) -> LogResult<()> {
+        match &self.phase {
+            Phase::Dead(error) => Err(error.clone()),
+            Phase::Open(Open {
+                failed: Some(error), ..
+            }) => Err(error.clone()),
+            Phase::Open(_) => Ok(()),
+            Phase::Idle if self.transactional_id.is_none() => Ok(()),
+            Phase::Committing(..) => Err(self.misuse("sending", "a commit is running")),
+            Phase::New | Phase::Idle => Err(self.misuse("sending", "no transaction is open")),
+        }
+    }
+
+    fn known(&self, topic: OutTopic, partition: i32) -> LogResult<&KnownTopic> {
+        match self.topics.get(usize::from(topic.0)) {
+            Some(known) if (0..known.partitions).contains(&partition) => Ok(known),
+            Some(known) => Err(self.misuse("sending", &format!("{}-{partition} does not exist", known.name))),
+            None => Err(self.misuse("sending", &format!("{topic:?} was not prepared"))),
+        }
+    }
+
+    fn produce(&mut self, topic: OutTopic, partition: i32, records: Packed) -> LogResult<()> {
+        let known = self.known(topic, partition)?;
+        let bytes = records.largest_record_bytes();
+        let produced = self.link.call(Produce {
+            producer: self.identity,
+            topic: known.id,
+            partition,
+            records,
+        });
+        match produced {
+            Ok(()) => {
+                self.note_started();
+                Ok(())
+            }
+            Err(BrokerError::MessageTooLarge) => Err(LogError::RecordTooLarge {
+                topic: known.name.to_string(),
+                bytes,
+            }),
+            Err(BrokerError::UnknownTopicOrPartition) => Err(LogError::Abort {
+                operation: format!("producing to {}-{partition}", known.name),
+                reason: BrokerError::UnknownTopicOrPartition.to_string(),
+            }),
+            Err(error) => Err(self.refused("producing", &error)),
+        }
+    }
+
+    fn produce_batch(&mut self, batch: &OutBatch) -> LogResult<()> {
+        let timestamp_ms = self.link.wall_ms();
+        let mut requests = vec![Packed::default()];
+        batch.records.for_each(&mut |key, value| {
+            if requests
+                .last()
+                .is_some_and(|request| request.payload_bytes() >= REQUEST_BYTES)
+            {
+                requests.push(Packed::default());
+            }
+            if let Some(request) = requests.last_mut() {
+                request.push(Some(key), value, timestamp_ms, Headers::default());
+            }
+        });
+        for request in requests {
+            if !request.is_empty() {
+                self.produce(batch.topic, batch.partition, request)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn note_started(&mut self) {
+        if let Phase::Open(open) = &mut self.phase {
+            open.started = true;
+        }
+    }
+
+    /// All of a commit: increments, offsets, end of the transaction.
+    fn run_commit(&mut self, commit: &Commit) -> LogResult<()> {
+        for batch in &commit.batches {
+            self.produce_batch(batch)?;
+        }
+        if !commit.offsets.is_empty() {
+            self.commit_offsets(commit)?;
+        }
+        self.end(Ending::Commit)
+    }
+
+    fn commit_offsets(&mut self, commit: &Commit) -> LogResult<()> {
+        commit.check_fencing()?;
+        let (group, offsets) = (commit.group.clone(), commit.offsets.clone());
+        let Some(producer) = self.identity else {
+            let committed = self.link.call(CommitOffsets { group, offsets });
+            return committed.map_err(|error| self.refused("committing offsets", &error));
+        };
+        // Whatever the group says, the transaction has begun at the broker, unless the producer is fenced.
+        self.note_started();
+        let sent = self.link.call(CommitOffsetsInTransaction {
+            producer,
+            group,
+            offsets,
+        });
+        sent.map_err(|error| self.refused("sending offsets", &error))
+    }
+
+    /// Ends the transaction if the broker knows of it.
+    fn end(&mut self, ending: Ending) -> LogResult<()> {
+        let started = matches!(&self.phase, Phase::Open(open) if open.started);
+        if let Some(producer) = self.identity.filter(|_| started) {
+            let ended = self.link.call(EndTransaction { producer, ending });
+            ended.map_err(|error| self.refused("ending the transaction", &error))?;
+        }
+        Ok(())
+    }
+}
+
+impl Producer for EmbeddedProducer {
+    fn init(&mut self, _timeout: Duration) -> LogResult<()> {
+        let Some(transactional_id) = &self.transactional_id else {
+            return Ok(());
+        };
+        if !matches!(self.phase, Phase::New) {
+            return Err(self.misuse("initialising", "it was done before"));
+        }
+        let initialised = self.link.call(InitProducer {
+            transactional_id: transactional_id.clone(),
+            timeout: self.link.settings().transaction_timeout,
+        });
+        self.identity = Some(initialised.map_err(|error| self.misuse("initialising", &error.to_string()))?);
+        self.phase = Phase::Idle;
+        Ok(())
+    }
+
+    fn prepare(&mut self, topics: &[Arc<str>]) -> LogResult<Vec<i32>> {
+        let describe = |name: &Arc<str>| match self.link.call(DescribeTopic(Arc::clone(name))) {
+            Ok((id, info)) => Ok(KnownTopic {
+                name: Arc::clone(name),
+                id,
+                partitions: info.partitions,
+            }),
+            Err(_) => Err(LogError::UnknownTopic {
+                topic: name.to_string(),
+            }),
+        };
+        self.topics = topics.iter().map(describe).collect::<LogResult<_>>()?;
+        Ok(self.topics.iter().map(|topic| topic.partitions).collect())
+    }
+
+    fn begin(&mut self) -> LogResult<()> {
+        match &self.phase {
+            Phase::Idle => {
+                self.phase = Phase::Open(Open::default());
+                Ok(())
+            }
+            Phase::Dead(error) => Err(error.clone()),
+            Phase::New => Err(self.misuse("beginning a transaction", "it is not initialised")),
+            Phase::Open(_) | Phase::Committing(..) => {
+                Err(self.misuse("beginning a transaction", "the former one has not ended"))
+            }
+        }
+    }
+
+    fn send(&mut self, record: &OutRecord<'_>) -> LogResult<()> {
+        self.check_sending()?;
+        let mut records = Packed::with_room(record.key, record.value);
+        records.push(record.key, record.value, record.timestamp_ms, record.headers.clone());
+        let produced = self.produce(record.topic, record.partition, records);
+        if let (Err(error @ LogError::Abort { .. }), Phase::Open(open)) = (&produced, &mut self.phase) {
+            open.failed = Some(error.clone());
+        }
+        produced
+    }
+
+    fn start_commit(&mut self, commit: Commit) -> LogResult<()> {
+        match std::mem::replace(&mut self.phase, Phase::Idle) {
+            Phase::Open(open) => {
+                self.phase = Phase::Committing(open, commit);
+                Ok(())
+            }
+            other => {
+                self.phase = other;
+                match &self.phase {
+                    Phase::Dead(error) => Err(error.clone()),
+                    Phase::Committing(..) => Err(self.misuse("committing", "a commit is running")),
+                    _ => Err(self.misuse("committing", "no transaction is open")),
+                }
+            }
+        }
+    }
+
+    fn poll_commit(&mut self, _wait: Duration) -> Option<LogResult<()>> {
+        match std::mem::replace(&mut self.phase, Phase::Idle) {
+            Phase::Committing(open, commit) => {
+                let failed = open.failed.clone();
+                self.phase = Phase::Open(open);
+                let outcome = failed.map_or_else(|| self.run_commit(&commit), Err);
+                match (&outcome, &mut self.phase) {
+                    (Ok(()), phase) => *phase = Phase::Idle,
+                    (Err(error), Phase::Open(open)) => open.failed = Some(error.clone()),
+                    // The producer died of the error.
+                    (Err(_), _) => {}
+                }
+                Some(outcome)
+            }
+            other => {
+                self.phase = other;
+                match &self.phase {
+                    Phase::Dead(error) => Some(Err(error.clone())),
+                    _ => Some(Err(self.misuse("committing", "no commit is running"))),
+                }
+            }
+        }
+    }
+
+    fn abort(&mut self, _timeout: Duration) -> LogResult<()> {
+        match &self.phase {
+            Phase::Open(_) => {
+                self.end(Ending::Abort)?;
+                self.phase = Phase::Idle;
+                Ok(())
+            }
+            Phase::Dead(error) => Err(error.clone()),
+            Phase::Committing(..) => Err(self.misuse("aborting", "a commit is running")),
+            Phase::New | Phase::Idle => Err(self.misuse("aborting", "no transaction is open")),
+        }
+    }
+
+    fn in_flight(&self) -> usize {
+        // `send` returns with the broker's acknowledgement.
+        0
+    }
+}

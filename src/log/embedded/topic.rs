@@ -1,0 +1,385 @@
+//! Topics: names, settings and partitions, and the requests that administer and read them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::batch::Batch;
+use super::broker::{Broker, BrokerError, Request, Wake};
+use super::partition::Partition;
+use crate::ids::TopicPartition;
+use crate::log::{Isolation, Slot, TopicInfo, TopicSpec, Watermarks};
+
+/// Longest name of a topic in Kafka, in bytes.
+const NAME_MAX_BYTES: usize = 249;
+/// Kafka's default for `max.message.bytes`.
+const DEFAULT_MAX_MESSAGE_BYTES: usize = 1_048_588;
+
+/// Settings that a topic may have besides `cleanup.policy` and `max.message.bytes`; they are kept and not acted upon.
+const OTHER_SETTINGS: [&str; 25] = [
+    "compression.gzip.level",
+    "compression.lz4.level",
+    "compression.type",
+    "compression.zstd.level",
+    "delete.retention.ms",
+    "file.delete.delay.ms",
+    "flush.messages",
+    "flush.ms",
+    "index.interval.bytes",
+    "max.compaction.lag.ms",
+    "message.timestamp.after.max.ms",
+    "message.timestamp.before.max.ms",
+    "message.timestamp.type",
+    "min.cleanable.dirty.ratio",
+    "min.compaction.lag.ms",
+    "min.insync.replicas",
+    "preallocate",
+    "retention.bytes",
+    "retention.ms",
+    "segment.bytes",
+    "segment.index.bytes",
+    "segment.jitter.ms",
+    "segment.ms",
+    "remote.storage.enable",
+    "unclean.leader.election.enable",
+];
+
+/// Identity of a topic; a topic that is created again under the same name has another one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) struct TopicId(u32);
+
+/// What happens to old records.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct CleanupPolicy {
+    delete: bool,
+    compact: bool,
+}
+
+impl CleanupPolicy {
+    fn parse(text: &str) -> Option<Self> {
+        let mut policy = Self {
+            delete: false,
+            compact: false,
+        };
+        for word in text.split(',') {
+            match word.trim() {
+                "delete" => policy.delete = true,
+                "compact" => policy.compact = true,
+                _ => return None,
+            }
+        }
+        Some(policy)
+    }
+
+    fn name(self) -> &'static str {
+        match (self.compact, self.delete) {
+            (true, true) => "compact,delete",
+            (true, false) => "compact",
+            _ => "delete",
+        }
+    }
+}
+
+/// A topic.
+#[derive(Debug)]
+pub(super) struct Topic {
+    name: Arc<str>,
+    cleanup_policy: CleanupPolicy,
+    max_message_bytes: usize,
+    partitions: Vec<Partition>,
+}
+
+impl Topic {
+    fn new(spec: &TopicSpec) -> Result<Self, BrokerError> {
+        check_name(&spec.name)?;
+        let partitions = usize::try_from(spec.partitions).map_err(|_| BrokerError::InvalidPartitions)?;
+        if partitions == 0 {
+            return Err(BrokerError::InvalidPartitions);
+        }
+        if spec.replication.is_some_and(|replicas| replicas != 1) {
+            return Err(BrokerError::InvalidReplicationFactor);
+        }
+        let mut topic = Self {
+            name: Arc::clone(&spec.name),
+            cleanup_policy: CleanupPolicy {
+                delete: true,
+                compact: false,
+            },
+            max_message_bytes: DEFAULT_MAX_MESSAGE_BYTES,
+            partitions: std::iter::repeat_with(Partition::default).take(partitions).collect(),
+        };
+        for (name, value) in &spec.config {
+            topic.configure(name, value)?;
+        }
+        Ok(topic)
+    }
+
+    fn configure(&mut self, name: &str, value: &str) -> Result<(), BrokerError> {
+        let invalid = || BrokerError::InvalidConfig(format!("{name}={value}"));
+        match name {
+            "cleanup.policy" => self.cleanup_policy = CleanupPolicy::parse(value).ok_or_else(invalid)?,
+            "max.message.bytes" => {
+                let bytes: i32 = value.parse().map_err(|_| invalid())?;
+                self.max_message_bytes = usize::try_from(bytes).map_err(|_| invalid())?;
+            }
+            _ if OTHER_SETTINGS.contains(&name) => {}
+            _ => return Err(invalid()),
+        }
+        Ok(())
+    }
+
+    /// Largest record batch that the topic takes, in bytes.
+    pub fn max_message_bytes(&self) -> usize {
+        self.max_message_bytes
+    }
+
+    /// A partition for writing.
+    pub fn partition_mut(&mut self, partition: i32) -> Result<&mut Partition, BrokerError> {
+        usize::try_from(partition)
+            .ok()
+            .and_then(|index| self.partitions.get_mut(index))
+            .ok_or(BrokerError::UnknownTopicOrPartition)
+    }
+}
+
+fn check_name(name: &str) -> Result<(), BrokerError> {
+    let legal = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
+    let refused = name.is_empty() || name == "." || name == ".." || name.len() > NAME_MAX_BYTES;
+    if refused || !name.bytes().all(legal) {
+        return Err(BrokerError::InvalidTopic);
+    }
+    Ok(())
+}
+
+/// All topics.
+#[derive(Debug, Default)]
+pub(super) struct Topics {
+    /// Index = [`TopicId`]; a deleted topic leaves its place empty.
+    topics: Vec<Option<Topic>>,
+    names: BTreeMap<Arc<str>, TopicId>,
+}
+
+impl Topics {
+    /// The id of the topic of that name.
+    pub fn find(&self, name: &str) -> Result<TopicId, BrokerError> {
+        self.names
+            .get(name)
+            .copied()
+            .ok_or(BrokerError::UnknownTopicOrPartition)
+    }
+
+    fn get(&self, id: TopicId) -> Result<&Topic, BrokerError> {
+        let topic = self.topics.get(id.0 as usize).and_then(Option::as_ref);
+        topic.ok_or(BrokerError::UnknownTopicOrPartition)
+    }
+
+    /// A topic for writing.
+    pub fn get_mut(&mut self, id: TopicId) -> Result<&mut Topic, BrokerError> {
+        let topic = self.topics.get_mut(id.0 as usize).and_then(Option::as_mut);
+        topic.ok_or(BrokerError::UnknownTopicOrPartition)
+    }
+
+    /// A partition for writing, by name.
+    pub fn partition_mut(&mut self, partition: &TopicPartition) -> Result<&mut Partition, BrokerError> {
+        let id = self.find(&partition.topic)?;
+        self.get_mut(id)?.partition_mut(partition.partition)
+    }
+
+    /// All partitions of the topics that exist among `names`.
+    pub fn partitions_of(&self, names: &BTreeSet<Arc<str>>) -> BTreeSet<TopicPartition> {
+        let known = names.iter().filter_map(|name| self.get(self.find(name).ok()?).ok());
+        known
+            .flat_map(|topic| {
+                (0..topic.partitions.len() as i32)
+                    .map(|partition| TopicPartition::new(Arc::clone(&topic.name), partition))
+            })
+            .collect()
+    }
+
+    fn create(&mut self, spec: &TopicSpec) -> Result<(), BrokerError> {
+        if self.names.contains_key(&spec.name) {
+            return Err(BrokerError::TopicAlreadyExists);
+        }
+        let topic = Topic::new(spec)?;
+        let id = TopicId(self.topics.len() as u32);
+        self.topics.push(Some(topic));
+        self.names.insert(Arc::clone(&spec.name), id);
+        Ok(())
+    }
+
+    fn delete(&mut self, name: &str) -> Result<(), BrokerError> {
+        let id = self.names.remove(name).ok_or(BrokerError::UnknownTopicOrPartition)?;
+        self.topics[id.0 as usize] = None;
+        Ok(())
+    }
+}
+
+// ---------------------------------------------------------------------------------------------- requests
+
+/// Creates a topic.
+#[derive(Clone, Debug)]
+pub(super) struct CreateTopic(pub TopicSpec);
+
+impl Request for CreateTopic {
+    type Answer = ();
+
+    fn handle(self, broker: &mut Broker, now: Duration) -> Result<(), BrokerError> {
+        broker.topics.create(&self.0)?;
+        broker.topics_changed(&self.0.name, now);
+        Ok(())
+    }
+}
+
+/// Deletes a topic with all its records.
+#[derive(Clone, Debug)]
+pub(super) struct DeleteTopic(pub Arc<str>);
+
+impl Request for DeleteTopic {
+    type Answer = ();
+
+    fn handle(self, broker: &mut Broker, now: Duration) -> Result<(), BrokerError> {
+        broker.topics.delete(&self.0)?;
+        broker.topics_changed(&self.0, now);
+        Ok(())
+    }
+}
+
+/// Asks for a topic's id and settings.
+#[derive(Clone, Debug)]
+pub(super) struct DescribeTopic(pub Arc<str>);
+
+impl Request for DescribeTopic {
+    type Answer = (TopicId, TopicInfo);
+
+    fn handle(self, broker: &mut Broker, _now: Duration) -> Result<Self::Answer, BrokerError> {
+        let id = broker.topics.find(&self.0)?;
+        let topic = broker.topics.get(id)?;
+        let info = TopicInfo {
+            partitions: topic.partitions.len() as i32,
+            cleanup_policy: topic.cleanup_policy.name().to_owned(),
+            max_message_bytes: topic.max_message_bytes,
+        };
+        Ok((id, info))
+    }
+}
+
+/// Asks for the watermarks as one sees them who reads uncommitted.
+#[derive(Clone, Debug)]
+pub(super) struct ListOffsets(pub TopicPartition);
+
+impl Request for ListOffsets {
+    type Answer = Watermarks;
+
+    fn handle(self, broker: &mut Broker, _now: Duration) -> Result<Watermarks, BrokerError> {
+        let partition = broker.topics.partition_mut(&self.0)?;
+        Ok(Watermarks {
+            low: partition.low_watermark(),
+            high: partition.high_watermark(),
+        })
+    }
+}
+
+/// Deletes the records before an offset; -1 stands for the high watermark.
+#[derive(Clone, Debug)]
+pub(super) struct DeleteRecords {
+    /// Where.
+    pub partition: TopicPartition,
+    /// First offset to keep.
+    pub before: i64,
+}
+
+impl Request for DeleteRecords {
+    type Answer = ();
+
+    fn handle(self, broker: &mut Broker, _now: Duration) -> Result<(), BrokerError> {
+        let id = broker.topics.find(&self.partition.topic)?;
+        let topic = broker.topics.get_mut(id)?;
+        let deletes = topic.cleanup_policy.delete;
+        let partition = topic.partition_mut(self.partition.partition)?;
+        if !deletes {
+            return Err(BrokerError::PolicyViolation);
+        }
+        let before = match self.before {
+            -1 => partition.high_watermark(),
+            before => before,
+        };
+        partition.delete_before(before)?;
+        broker.wake(Wake::Everybody);
+        Ok(())
+    }
+}
+
+/// One partition of a fetch.
+#[derive(Clone, Debug)]
+pub(super) struct FetchPartition {
+    /// The topic; `None` where the consumer found none of that name.
+    pub topic: Option<TopicId>,
+    /// The partition.
+    pub partition: i32,
+    /// First offset wanted.
+    pub offset: i64,
+    /// What the consumer calls it.
+    pub slot: Slot,
+}
+
+/// Reads from several partitions.
+#[derive(Clone, Debug)]
+pub(super) struct Fetch {
+    /// Where from, in order of preference.
+    pub partitions: Vec<FetchPartition>,
+    /// What may be seen.
+    pub isolation: Isolation,
+    /// Most records in the answer.
+    pub max_records: usize,
+}
+
+/// How far a fetch got in one partition.
+#[derive(Clone, Debug)]
+pub(super) struct FetchedPartition {
+    /// Next offset to ask for.
+    pub next_offset: i64,
+    /// The end for this isolation.
+    pub end_offset: i64,
+}
+
+/// Answer to [`Fetch`]; the partitions in the order of the request.
+#[derive(Debug)]
+pub(super) struct Fetched {
+    /// The records.
+    pub batch: Batch,
+    /// How far it got.
+    pub partitions: Vec<Result<FetchedPartition, BrokerError>>,
+}
+
+impl Request for Fetch {
+    type Answer = Fetched;
+
+    fn handle(self, broker: &mut Broker, _now: Duration) -> Result<Fetched, BrokerError> {
+        let mut batch = Batch::default();
+        let wanted = self.partitions.len();
+        let mut partitions = Vec::with_capacity(wanted);
+        for (index, fetch) in self.partitions.iter().enumerate() {
+            // What a partition leaves unused of its share is there for those behind it.
+            let share = (self.max_records - batch.len()).div_ceil(wanted - index);
+            batch.set_limit(batch.len() + share);
+            partitions.push(fetch_one(&mut broker.topics, fetch, self.isolation, &mut batch));
+            batch.end_run(fetch.slot);
+        }
+        Ok(Fetched { batch, partitions })
+    }
+}
+
+fn fetch_one(
+    topics: &mut Topics,
+    fetch: &FetchPartition,
+    isolation: Isolation,
+    batch: &mut Batch,
+) -> Result<FetchedPartition, BrokerError> {
+    let topic = fetch.topic.ok_or(BrokerError::UnknownTopicOrPartition)?;
+    let partition = topics.get_mut(topic)?.partition_mut(fetch.partition)?;
+    let next_offset = partition.read(fetch.offset, isolation, batch)?;
+    Ok(FetchedPartition {
+        next_offset,
+        end_offset: partition.end(isolation),
+    })
+}

@@ -1,0 +1,280 @@
+//! The transaction coordinator: producer ids, epochs and fencing, open transactions and their end.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use super::broker::{Broker, BrokerError, Request, Wake};
+use super::packed::{Packed, TransactionSerial};
+use super::partition::Ending;
+use super::topic::TopicId;
+use crate::log::{CommitOffset, GroupMetadata};
+
+/// Producer ids are exhausted one epoch before the largest number, as in Kafka.
+const LAST_EPOCH: i16 = i16::MAX - 1;
+
+/// What a transactional producer is known by after its initialisation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct ProducerIdentity {
+    /// Where the coordinator keeps the transactional id.
+    index: usize,
+    producer_id: i64,
+    epoch: i16,
+}
+
+/// The coordinator's view of one transactional id.
+#[derive(Debug)]
+struct TransactionalId {
+    producer_id: i64,
+    epoch: i16,
+    timeout: Duration,
+    open: Option<OpenTransaction>,
+}
+
+/// A transaction that has written something and has not ended.
+#[derive(Debug)]
+struct OpenTransaction {
+    serial: TransactionSerial,
+    since: Duration,
+    partitions: BTreeSet<(TopicId, i32)>,
+    groups: BTreeSet<String>,
+}
+
+/// All transactional ids.
+#[derive(Debug, Default)]
+pub(super) struct Transactions {
+    ids: Vec<TransactionalId>,
+    names: BTreeMap<String, usize>,
+    last_producer_id: i64,
+    last_serial: u64,
+}
+
+impl Transactions {
+    /// When the next open transaction times out.
+    pub fn next_deadline(&self) -> Option<Duration> {
+        let open = self
+            .ids
+            .iter()
+            .filter_map(|id| Some(id.open.as_ref()?.since + id.timeout));
+        open.min()
+    }
+
+    fn initialise(&mut self, name: &str, timeout: Duration) -> usize {
+        if let Some(index) = self.names.get(name) {
+            self.ids[*index].timeout = timeout;
+            return *index;
+        }
+        self.last_producer_id += 1;
+        self.ids.push(TransactionalId {
+            producer_id: self.last_producer_id,
+            // The first initialisation raises it to 0.
+            epoch: -1,
+            timeout,
+            open: None,
+        });
+        self.names.insert(name.to_owned(), self.ids.len() - 1);
+        self.ids.len() - 1
+    }
+
+    /// From now on earlier producers of this id are refused.
+    fn fence(&mut self, index: usize) {
+        let id = &mut self.ids[index];
+        if id.epoch < LAST_EPOCH {
+            id.epoch += 1;
+        } else {
+            self.last_producer_id += 1;
+            id.producer_id = self.last_producer_id;
+            id.epoch = 0;
+        }
+    }
+
+    fn identity(&self, index: usize) -> ProducerIdentity {
+        ProducerIdentity {
+            index,
+            producer_id: self.ids[index].producer_id,
+            epoch: self.ids[index].epoch,
+        }
+    }
+
+    fn check(&self, producer: ProducerIdentity) -> Result<&TransactionalId, BrokerError> {
+        let id = &self.ids[producer.index];
+        if (id.producer_id, id.epoch) == (producer.producer_id, producer.epoch) {
+            Ok(id)
+        } else {
+            Err(BrokerError::InvalidProducerEpoch)
+        }
+    }
+
+    /// The producer's open transaction, opened now if need be; and when it times out.
+    fn open(
+        &mut self,
+        producer: ProducerIdentity,
+        now: Duration,
+    ) -> Result<(&mut OpenTransaction, Duration), BrokerError> {
+        self.check(producer)?;
+        let id = &mut self.ids[producer.index];
+        let last_serial = &mut self.last_serial;
+        let open = id.open.get_or_insert_with(|| {
+            *last_serial += 1;
+            OpenTransaction {
+                serial: TransactionSerial(*last_serial),
+                since: now,
+                partitions: BTreeSet::new(),
+                groups: BTreeSet::new(),
+            }
+        });
+        let deadline = open.since + id.timeout;
+        Ok((open, deadline))
+    }
+}
+
+impl Broker {
+    /// Ends the open transaction of a transactional id, if there is one, everywhere at once.
+    fn end_transaction(&mut self, index: usize, ending: Ending) {
+        let Some(open) = self.transactions.ids[index].open.take() else {
+            return;
+        };
+        for (topic, partition) in open.partitions {
+            // A topic that was deleted meanwhile needs no marker.
+            if let Ok(partition) = self
+                .topics
+                .get_mut(topic)
+                .and_then(|topic| topic.partition_mut(partition))
+            {
+                partition.end_transaction(open.serial, ending);
+            }
+        }
+        for group in &open.groups {
+            self.group_mut(group).offsets.end_transaction(open.serial, ending);
+        }
+        self.wake(Wake::Everybody);
+    }
+
+    /// Aborts transactions that are open for too long. Their producers are fenced, as by a successor.
+    pub fn expire_transactions(&mut self, now: Duration) {
+        for index in 0..self.transactions.ids.len() {
+            let id = &self.transactions.ids[index];
+            if id.open.as_ref().is_some_and(|open| open.since + id.timeout <= now) {
+                self.transactions.fence(index);
+                self.end_transaction(index, Ending::Abort);
+            }
+        }
+    }
+}
+
+// ---------------------------------------------------------------------------------------------- requests
+
+/// Makes the sender the only valid producer of the transactional id and aborts the open transaction of its predecessor.
+#[derive(Clone, Debug)]
+pub(super) struct InitProducer {
+    /// The id.
+    pub transactional_id: String,
+    /// A transaction that is open longer is aborted.
+    pub timeout: Duration,
+}
+
+impl Request for InitProducer {
+    type Answer = ProducerIdentity;
+
+    fn handle(self, broker: &mut Broker, _now: Duration) -> Result<ProducerIdentity, BrokerError> {
+        let index = broker.transactions.initialise(&self.transactional_id, self.timeout);
+        broker.transactions.fence(index);
+        broker.end_transaction(index, Ending::Abort);
+        Ok(broker.transactions.identity(index))
+    }
+}
+
+/// Appends records to one partition, all or none.
+#[derive(Clone, Debug)]
+pub(super) struct Produce {
+    /// The transactional producer; `None` for one without transactions.
+    pub producer: Option<ProducerIdentity>,
+    /// The topic.
+    pub topic: TopicId,
+    /// The partition.
+    pub partition: i32,
+    /// The records.
+    pub records: Packed,
+}
+
+impl Request for Produce {
+    type Answer = ();
+
+    fn handle(self, broker: &mut Broker, now: Duration) -> Result<(), BrokerError> {
+        if let Some(producer) = self.producer {
+            broker.transactions.check(producer)?;
+        }
+        let topic = broker.topics.get_mut(self.topic)?;
+        let max_bytes = topic.max_message_bytes();
+        let partition = topic.partition_mut(self.partition)?;
+        if self
+            .records
+            .records()
+            .iter()
+            .any(|record| record.batch_bytes() > max_bytes)
+        {
+            return Err(BrokerError::MessageTooLarge);
+        }
+        let Some(producer) = self.producer else {
+            partition.append(&self.records, None);
+            broker.wake(Wake::Everybody);
+            return Ok(());
+        };
+        let (open, deadline) = broker.transactions.open(producer, now)?;
+        if !partition.is_open(open.serial) {
+            open.partitions.insert((self.topic, self.partition));
+        }
+        partition.append(&self.records, Some(open.serial));
+        broker.expect_deadline(deadline);
+        broker.wake(Wake::UncommittedReaders);
+        Ok(())
+    }
+}
+
+/// Writes offsets that take effect when the transaction commits.
+#[derive(Clone, Debug)]
+pub(super) struct CommitOffsetsInTransaction {
+    /// The producer.
+    pub producer: ProducerIdentity,
+    /// The member on whose behalf it is done.
+    pub group: GroupMetadata,
+    /// The offsets.
+    pub offsets: Vec<CommitOffset>,
+}
+
+impl Request for CommitOffsetsInTransaction {
+    type Answer = ();
+
+    fn handle(self, broker: &mut Broker, now: Duration) -> Result<(), BrokerError> {
+        let (open, deadline) = broker.transactions.open(self.producer, now)?;
+        // The transaction learns of the group before the group judges the offsets, as AddOffsetsToTxn comes first.
+        open.groups.insert(self.group.group.clone());
+        let serial = open.serial;
+        broker.expect_deadline(deadline);
+        let group = broker.group_mut(&self.group.group);
+        group.check_transactional_commit(&self.group)?;
+        group.offsets.write_pending(serial, &self.group.group, &self.offsets)?;
+        broker.wake(Wake::Everybody);
+        Ok(())
+    }
+}
+
+/// Ends the open transaction.
+#[derive(Clone, Debug)]
+pub(super) struct EndTransaction {
+    /// The producer.
+    pub producer: ProducerIdentity,
+    /// How it ends.
+    pub ending: Ending,
+}
+
+impl Request for EndTransaction {
+    type Answer = ();
+
+    fn handle(self, broker: &mut Broker, _now: Duration) -> Result<(), BrokerError> {
+        if broker.transactions.check(self.producer)?.open.is_none() {
+            return Err(BrokerError::InvalidTxnState);
+        }
+        broker.end_transaction(self.producer.index, self.ending);
+        Ok(())
+    }
+}

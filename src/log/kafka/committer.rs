@@ -1,0 +1,345 @@
+//! Commits in a thread of their own: increments, flush, offsets, commit, all within one deadline.
+//!
+//! librdkafka does not keep to the time-out of every call: sending offsets waits for an answer to its request, which a
+//! broker that hangs leaves open for `socket.timeout.ms`. So the deadline is watched from outside as well. A commit that
+//! overruns it counts as timed out, and its thread is left behind with the handle; it ends by itself, and whatever it
+//! still reaches the broker with is fenced by the next producer of the same id.
+
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+
+use super::deadline::Deadline;
+use super::member::Members;
+use super::producer::Shared;
+use super::raw::{Code, NativeError, PartitionList, RecordChunk, Topic};
+use crate::log::{Commit, CommitOffset, LogError, LogResult, OutBatch};
+
+/// An increment goes into the client's queue by this many records …
+const CHUNK_RECORDS: usize = 4_000;
+
+/// … or this many bytes.
+const CHUNK_BYTES: usize = 1 << 20;
+
+/// How long to wait for room in the client's queue before trying again.
+const QUEUE_FULL_PAUSE: Duration = Duration::from_millis(1);
+
+/// The longest metadata of one offset; the broker's own limit is 4096.
+const METADATA_MAX_BYTES: usize = 512;
+
+/// All offsets of one request become one batch of the broker's offsets topic, which takes about a megabyte.
+const OFFSETS_REQUEST_MAX_BYTES: usize = 900_000;
+
+/// What an offset takes in that batch besides its topic's name and its metadata, at most.
+const OFFSET_OVERHEAD_BYTES: usize = 100;
+
+/// How much later than its deadline a commit may tell its own outcome, which says more.
+const OVERRUN: Duration = Duration::from_millis(250);
+
+struct Job {
+    commit: Commit,
+    topics: Arc<[Topic]>,
+    deadline: Deadline,
+}
+
+/// The caller's end of the commit thread.
+pub(super) struct Committer {
+    jobs: Option<Sender<Job>>,
+    outcomes: Receiver<LogResult<()>>,
+    thread: Option<JoinHandle<()>>,
+    /// When the running commit must have an outcome.
+    running: Option<Deadline>,
+}
+
+impl Committer {
+    pub fn start(name: &str, shared: &Arc<Shared>, members: Arc<Members>) -> std::io::Result<Self> {
+        let (jobs, next_job) = bounded::<Job>(1);
+        let (done, outcomes) = bounded(1);
+        let mut steps = Steps {
+            shared: Arc::clone(shared),
+            members,
+            chunk: RecordChunk::default(),
+        };
+        let run = move || {
+            for job in next_job {
+                let outcome = steps.commit(&job);
+                // The job's topics go before its outcome does, so that a producer dropped afterwards frees them at once.
+                drop(job);
+                if done.send(outcome).is_err() {
+                    break;
+                }
+            }
+        };
+        let thread = thread::Builder::new().name(format!("{name}-commit")).spawn(run)?;
+        Ok(Self {
+            jobs: Some(jobs),
+            outcomes,
+            thread: Some(thread),
+            running: None,
+        })
+    }
+
+    /// One that does nothing.
+    pub fn stopped() -> Self {
+        Self {
+            jobs: None,
+            outcomes: bounded(0).1,
+            thread: None,
+            running: None,
+        }
+    }
+
+    pub fn is_running(&self) -> bool {
+        self.running.is_some()
+    }
+
+    pub fn start_commit(&mut self, commit: Commit, topics: Arc<[Topic]>) -> LogResult<()> {
+        let deadline = Deadline::after(commit.timeout);
+        let latest = Deadline::after(commit.timeout.saturating_add(OVERRUN));
+        let job = Job {
+            commit,
+            topics,
+            deadline,
+        };
+        let sent = self.jobs.as_ref().is_some_and(|jobs| jobs.try_send(job).is_ok());
+        self.running = sent.then_some(latest);
+        sent.then_some(()).ok_or_else(ended)
+    }
+
+    /// The outcome of the running commit, waiting for it at most `wait`.
+    pub fn poll(&mut self, wait: Duration) -> Option<LogResult<()>> {
+        let deadline = self.running?;
+        let outcome = match self.outcomes.recv_timeout(wait.min(deadline.remaining())) {
+            Ok(outcome) => outcome,
+            Err(RecvTimeoutError::Timeout) if deadline.is_over() => {
+                self.thread = None;
+                Err(deadline.timed_out("committing"))
+            }
+            Err(RecvTimeoutError::Timeout) => return None,
+            Err(RecvTimeoutError::Disconnected) => Err(ended()),
+        };
+        self.running = None;
+        Some(outcome)
+    }
+
+    /// Ends the thread; waits for it only where it is idle.
+    pub fn stop(&mut self) {
+        self.jobs = None;
+        if let Some(thread) = self.thread.take().filter(|_| self.running.is_none()) {
+            let _ = thread.join();
+        }
+    }
+}
+
+fn ended() -> LogError {
+    LogError::Fatal {
+        operation: "committing".to_owned(),
+        reason: "the thread that commits has ended".to_owned(),
+    }
+}
+
+/// The steps of a commit.
+struct Steps {
+    shared: Arc<Shared>,
+    members: Arc<Members>,
+    chunk: RecordChunk,
+}
+
+impl Steps {
+    fn commit(&mut self, job: &Job) -> LogResult<()> {
+        let Job {
+            commit,
+            topics,
+            deadline,
+        } = job;
+        check(commit)?;
+        for batch in &commit.batches {
+            let topic = topics.get(usize::from(batch.topic.0)).ok_or_else(|| LogError::Fatal {
+                operation: "producing an increment".to_owned(),
+                reason: format!("{:?} was not prepared", batch.topic),
+            })?;
+            self.produce(topic, batch, deadline)?;
+        }
+        self.flush(deadline)?;
+        match self.shared.transactional {
+            true => self.commit_transaction(commit, deadline),
+            false => self.commit_as_member(commit, deadline),
+        }
+    }
+
+    /// Queues an increment. Its records are copied twice, once into a chunk and once by the client, which is cheaper
+    /// than one call per record.
+    fn produce(&mut self, topic: &Topic, batch: &OutBatch, deadline: &Deadline) -> LogResult<()> {
+        let mut outcome = Ok(());
+        let Self { shared, chunk, .. } = self;
+        batch.records.for_each(&mut |key, value| {
+            if outcome.is_ok() {
+                chunk.push(key, value);
+                if chunk.len() >= CHUNK_RECORDS || chunk.bytes() >= CHUNK_BYTES {
+                    outcome = produce_chunk(shared, topic, batch.partition, chunk, deadline);
+                }
+            }
+        });
+        if outcome.is_ok() {
+            outcome = produce_chunk(shared, topic, batch.partition, chunk, deadline);
+        }
+        chunk.clear();
+        outcome
+    }
+
+    /// Waits until every record of the epoch is acknowledged (invariant I4).
+    fn flush(&self, deadline: &Deadline) -> LogResult<()> {
+        let flushed = self.shared.client.flush(deadline.remaining());
+        if let Some(error) = self.shared.client.fatal_error() {
+            return Err(self.shared.errors.fatal("flushing", &error));
+        }
+        if let Some(error) = self.shared.undelivered() {
+            return Err(error);
+        }
+        flushed.map_err(|_| deadline.timed_out(format!("flushing producer {}", self.shared.errors.id)))
+    }
+
+    fn failed(&self, operation: &str, deadline: &Deadline, error: &NativeError) -> LogError {
+        match self.shared.client.fatal_error() {
+            Some(fatal) => self.shared.errors.fatal(operation, &fatal),
+            None => self.shared.errors.transactional(operation, deadline.given(), error),
+        }
+    }
+
+    fn commit_transaction(&self, commit: &Commit, deadline: &Deadline) -> LogResult<()> {
+        let client = &self.shared.client;
+        let in_time = |operation: &str| match deadline.is_over() {
+            true => Err(deadline.timed_out(operation)),
+            false => Ok(()),
+        };
+        for request in requests(&commit.offsets) {
+            in_time("adding offsets to the transaction")?;
+            let list = native_list(request)?;
+            let sent = client.send_offsets(&list, &commit.group, deadline.remaining());
+            sent.map_err(|error| self.failed("adding offsets to the transaction", deadline, &error))?;
+        }
+        in_time("committing the transaction")?;
+        let committed = client.commit_transaction(deadline.remaining());
+        committed.map_err(|error| self.failed("committing the transaction", deadline, &error))
+    }
+
+    /// Without a transaction only the member itself can commit: librdkafka has no other call that names generation and
+    /// member, and the broker refuses one without them while the group has members.
+    fn commit_as_member(&self, commit: &Commit, deadline: &Deadline) -> LogResult<()> {
+        if commit.offsets.is_empty() {
+            return Ok(());
+        }
+        let member = self.members.find(&commit.group)?;
+        for request in requests(&commit.offsets) {
+            member.commit(&native_list(request)?, deadline)?;
+        }
+        Ok(())
+    }
+}
+
+/// What would make the commit unfenced or fail without a cause that the broker names.
+fn check(commit: &Commit) -> LogResult<()> {
+    if commit.offsets.is_empty() {
+        return Ok(());
+    }
+    commit.check_fencing()?;
+    let too_long = commit
+        .offsets
+        .iter()
+        .find(|offset| offset.metadata.len() > METADATA_MAX_BYTES);
+    too_long.map_or(Ok(()), |offset| {
+        Err(LogError::Abort {
+            operation: format!("committing the offset of {}", offset.partition),
+            reason: format!(
+                "its metadata has {} bytes, more than {METADATA_MAX_BYTES}",
+                offset.metadata.len()
+            ),
+        })
+    })
+}
+
+fn produce_chunk(
+    shared: &Shared,
+    topic: &Topic,
+    partition: i32,
+    chunk: &mut RecordChunk,
+    deadline: &Deadline,
+) -> LogResult<()> {
+    while !chunk.is_empty() {
+        match topic.produce_chunk(partition, chunk) {
+            Ok(()) => break,
+            Err(Code::QueueFull) if !deadline.is_over() => thread::park_timeout(QUEUE_FULL_PAUSE),
+            Err(Code::QueueFull) => return Err(deadline.timed_out(format!("producing to {}", topic.name()))),
+            Err(code) => {
+                let operation = format!("producing an increment to {}-{partition}", topic.name());
+                return Err(shared.refused(&operation, code, topic.name(), chunk.first_bytes()));
+            }
+        }
+    }
+    chunk.clear();
+    Ok(())
+}
+
+/// The offsets in portions that one request can take.
+fn requests(offsets: &[CommitOffset]) -> impl Iterator<Item = &[CommitOffset]> {
+    let mut rest = offsets;
+    std::iter::from_fn(move || {
+        let mut bytes = 0;
+        let fits = |offset: &&CommitOffset| {
+            bytes += offset.partition.topic.len() + offset.metadata.len() + OFFSET_OVERHEAD_BYTES;
+            bytes <= OFFSETS_REQUEST_MAX_BYTES
+        };
+        let count = rest.iter().take_while(fits).count();
+        let (request, later) = rest.split_at(count);
+        rest = later;
+        (!request.is_empty()).then_some(request)
+    })
+}
+
+fn native_list(offsets: &[CommitOffset]) -> LogResult<PartitionList> {
+    let failed = |error: NativeError| LogError::Fatal {
+        operation: "listing the offsets to commit".to_owned(),
+        reason: error.reason,
+    };
+    let list = PartitionList::with_capacity(offsets.len());
+    let mut list = list.ok_or_else(|| failed(NativeError::plain(Code::CriticalSystemResource)))?;
+    for offset in offsets {
+        list.push(&offset.partition, offset.offset, &offset.metadata)
+            .map_err(failed)?;
+    }
+    Ok(list)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::TopicPartition;
+
+    fn offset(partition: i32, metadata_bytes: usize) -> CommitOffset {
+        CommitOffset {
+            partition: TopicPartition::new("input", partition),
+            offset: 7,
+            metadata: "m".repeat(metadata_bytes),
+        }
+    }
+
+    #[test]
+    fn many_offsets_are_split_into_requests_that_the_broker_takes() {
+        let offsets: Vec<_> = (0..3000)
+            .map(|partition| offset(partition, METADATA_MAX_BYTES))
+            .collect();
+        let split: Vec<_> = requests(&offsets).collect();
+        assert_eq!(split.concat(), offsets, "every offset is sent once, in order");
+        assert!(split.len() > 1);
+        for request in split {
+            let bytes: usize = request
+                .iter()
+                .map(|offset| offset.metadata.len() + offset.partition.topic.len())
+                .sum();
+            assert!(bytes < OFFSETS_REQUEST_MAX_BYTES);
+        }
+        assert_eq!(requests(&[]).count(), 0);
+    }
+}

@@ -1,0 +1,399 @@
+//! The table of all options. It drives reading, checking, the reference, and the shipped default file.
+
+use super::kind::{Kind, UNLIMITED_BYTES, UNLIMITED_MS};
+use crate::errors::sounds_secret;
+
+/// One option.
+#[derive(Clone, Copy, Debug)]
+pub struct OptionSpec {
+    /// Full name, sections joined by dots.
+    pub name: &'static str,
+    /// What values it takes.
+    pub kind: Kind,
+    /// The default as TOML writes it; `None`: unset.
+    pub default: Option<&'static str>,
+    /// What it is for and what follows from it.
+    pub doc: &'static str,
+}
+
+const fn option(name: &'static str, kind: Kind, default: Option<&'static str>, doc: &'static str) -> OptionSpec {
+    OptionSpec {
+        name,
+        kind,
+        default,
+        doc,
+    }
+}
+
+const fn duration(min_ms: u64, max_ms: u64) -> Kind {
+    Kind::Duration { min_ms, max_ms }
+}
+
+const fn size(min_bytes: u64) -> Kind {
+    Kind::Size {
+        min_bytes,
+        max_bytes: UNLIMITED_BYTES,
+    }
+}
+
+const fn choice(words: &'static [&'static str]) -> Kind {
+    Kind::Choice { words, later: &[] }
+}
+
+const MIB: u64 = 1 << 20;
+const SECOND: u64 = 1_000;
+const MINUTE: u64 = 60 * SECOND;
+const HOUR: u64 = 60 * MINUTE;
+const POLICIES: &[&str] = &["stop", "skip", "dead_letter"];
+
+/// Every option there is, in the order of the reference.
+pub const OPTIONS: &[OptionSpec] = &[
+    option(
+        "workers",
+        Kind::Integer {
+            min: 1,
+            max: 256,
+            unit: "threads",
+        },
+        Some("1"),
+        "Threads that run tasks. Each has its own producer and its own transaction. More than there are tasks is of no use. Never changes results.",
+    ),
+    option(
+        "guarantee",
+        choice(&["exactly_once", "at_least_once"]),
+        Some("\"exactly_once\""),
+        "Whether output, offsets and state commit in one Kafka transaction (exactly_once), or the same epochs run without one and a crash may repeat output (at_least_once).",
+    ),
+    option(
+        "durability",
+        Kind::Choice {
+            words: &["changelog"],
+            later: &["snapshot", "changelog+snapshot"],
+        },
+        Some("\"changelog\""),
+        "What makes state durable. changelog: compacted changelog topics, written in the transaction. Snapshots in an object store come with a later version.",
+    ),
+    option(
+        "application.id",
+        Kind::Name,
+        None,
+        "Name of the application: its consumer group, and the prefix of its internal topics and transactional ids. All instances of an application share it, and nothing else may use it. Needed with Kafka; with the embedded log it is the topology's name unless set.",
+    ),
+    option(
+        "instance.id",
+        Kind::Name,
+        None,
+        "Static identity of this instance in the group, unique among its instances, for example the host's name. A restart within kafka.session_timeout then moves no task. Unset: dynamic membership.",
+    ),
+    option(
+        "commit.interval",
+        duration(1, 5 * MINUTE),
+        Some("\"100ms\""),
+        "Longest time between two commits while records flow: the latency of output as a read_committed consumer sees it, per hop across a repartition topic. Never changes results.",
+    ),
+    option(
+        "kafka.bootstrap_servers",
+        Kind::Addresses,
+        None,
+        "Brokers to find the cluster by. Needed unless embedded.enabled is set.",
+    ),
+    option(
+        "kafka.startup_timeout",
+        duration(SECOND, HOUR),
+        Some("\"60s\""),
+        "How long an instance tries to reach Kafka at start. After that it exits with code 3.",
+    ),
+    option(
+        "kafka.session_timeout",
+        duration(SECOND, HOUR),
+        Some("\"45s\""),
+        "Time without heartbeats after which the group gives an instance up and its tasks move. The broker sets limits (group.min.session.timeout.ms, 6 s).",
+    ),
+    option(
+        "kafka.transaction_timeout",
+        duration(SECOND, HOUR),
+        Some("\"10s\""),
+        "A transaction that is open longer is aborted by the broker. At least twice commit.interval, at most the broker's transaction.max.timeout.ms (15 min).",
+    ),
+    option(
+        "kafka.linger",
+        duration(0, MINUTE),
+        Some("\"5ms\""),
+        "How long a record may wait for others to share its request. A commit does not wait for it.",
+    ),
+    option(
+        "kafka.fetch_buffer",
+        size(MIB),
+        Some("\"8MiB\""),
+        "Memory for records that the client has fetched ahead, per worker.",
+    ),
+    option(
+        "kafka.send_buffer",
+        size(MIB),
+        Some("\"64MiB\""),
+        "Memory for records that the client has not yet sent, per worker. Processing pauses when it is full.",
+    ),
+    option(
+        "kafka.security.protocol",
+        choice(&["plaintext", "ssl", "sasl_plaintext", "sasl_ssl"]),
+        Some("\"plaintext\""),
+        "How connections to brokers are secured.",
+    ),
+    option(
+        "kafka.security.sasl_mechanism",
+        choice(&["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"]),
+        None,
+        "How the instance identifies itself. Needed with sasl_plaintext and sasl_ssl.",
+    ),
+    option(
+        "kafka.security.username",
+        Kind::Text,
+        None,
+        "User name. Needed with sasl_plaintext and sasl_ssl.",
+    ),
+    option(
+        "kafka.security.password",
+        Kind::Secret,
+        None,
+        "Password. Needed with sasl_plaintext and sasl_ssl. Better set by the environment than in a file.",
+    ),
+    option(
+        "kafka.security.ca_file",
+        Kind::Text,
+        None,
+        "File with the certificates of the authorities that sign the brokers' certificates (PEM). Unset: those of the system.",
+    ),
+    option(
+        "kafka.security.certificate_file",
+        Kind::Text,
+        None,
+        "File with the client's certificate (PEM), where brokers ask for one.",
+    ),
+    option(
+        "kafka.security.key_file",
+        Kind::Text,
+        None,
+        "File with the private key of the client's certificate (PEM).",
+    ),
+    option(
+        "kafka.security.key_password",
+        Kind::Secret,
+        None,
+        "Password of the private key.",
+    ),
+    option(
+        "kafka.common",
+        Kind::ClientOptions,
+        None,
+        "Options of the Kafka client (librdkafka) for all clients, for example \"socket.keepalive.enable\" = true. Options that Tidegate sets itself are refused.",
+    ),
+    option(
+        "kafka.consumer",
+        Kind::ClientOptions,
+        None,
+        "Options of the Kafka client for consumers only.",
+    ),
+    option(
+        "kafka.producer",
+        Kind::ClientOptions,
+        None,
+        "Options of the Kafka client for producers only.",
+    ),
+    option(
+        "kafka.admin",
+        Kind::ClientOptions,
+        None,
+        "Options of the Kafka client for administration only.",
+    ),
+    option(
+        "embedded.enabled",
+        Kind::Boolean,
+        Some("false"),
+        "Uses the log inside the process in place of Kafka. It is kept in memory and ends with the process: for demos and trials. kafka.* is then unused.",
+    ),
+    option(
+        "embedded.partitions",
+        Kind::Integer {
+            min: 1,
+            max: 1024,
+            unit: "partitions",
+        },
+        Some("1"),
+        "Partitions of the topology's topics, which are created in the embedded log at start.",
+    ),
+    option(
+        "topics.replication_factor",
+        Kind::Integer {
+            min: 1,
+            max: 32,
+            unit: "replicas",
+        },
+        None,
+        "Replication factor of internal topics. Unset: the broker's default.",
+    ),
+    option(
+        "topics.purge_interval",
+        duration(SECOND, 24 * HOUR),
+        Some("\"30s\""),
+        "How often records of repartition topics that have been processed are deleted.",
+    ),
+    option(
+        "state.dir",
+        Kind::Text,
+        Some("\"tidegate-state\""),
+        "Directory of this instance's state, one subdirectory per task. Instances on one host need one each. A restart finds its state here and restores nothing.",
+    ),
+    option(
+        "state.backend",
+        choice(&["rocksdb", "memory"]),
+        Some("\"rocksdb\""),
+        "Where state lives: on the disk in RocksDB, or in memory, which is restored from the changelog at every start.",
+    ),
+    option(
+        "state.cache",
+        size(0),
+        Some("\"48MiB\""),
+        "Memory for recent values in front of the backend, for the whole instance. 0B switches it off. Never changes results.",
+    ),
+    option(
+        "state.block_cache",
+        size(MIB),
+        Some("\"32MiB\""),
+        "Memory for RocksDB's block cache, shared by all tasks.",
+    ),
+    option(
+        "state.write_buffer",
+        size(MIB),
+        Some("\"32MiB\""),
+        "Memory for RocksDB's write buffers, shared by all tasks.",
+    ),
+    option(
+        "state.allow_empty",
+        Kind::Boolean,
+        Some("false"),
+        "Starts a task empty although its committed offsets say that there was state. This loses that state: set it for one start only.",
+    ),
+    option(
+        "limits.overlay",
+        size(64 * 1024),
+        Some("\"16MiB\""),
+        "A commit starts early when a worker's uncommitted state writes hold this much memory.",
+    ),
+    option(
+        "limits.parked",
+        size(64 * 1024),
+        Some("\"16MiB\""),
+        "Processing pauses while outputs that wait behind a running commit hold this much memory, per worker.",
+    ),
+    option(
+        "limits.buffered_records",
+        Kind::Integer {
+            min: 1,
+            max: 100_000_000,
+            unit: "records",
+        },
+        Some("100000"),
+        "Records fetched and not yet processed, per worker. Fetching pauses above.",
+    ),
+    option(
+        "tasks.max_idle",
+        duration(0, UNLIMITED_MS),
+        None,
+        "How long a task waits for records of an input partition that is empty but caught up, so that inputs are taken in the order of their timestamps. Unset: it does not wait.",
+    ),
+    option(
+        "tasks.revoke_timeout",
+        duration(100, HOUR),
+        Some("\"20s\""),
+        "How long a task that moves to another instance may take to commit and close.",
+    ),
+    option(
+        "tasks.restore_timeout",
+        duration(SECOND, 24 * HOUR),
+        Some("\"5m\""),
+        "A restore that makes no progress for this long fails and says why.",
+    ),
+    option(
+        "errors.default",
+        choice(POLICIES),
+        Some("\"stop\""),
+        "What happens to a record that does not decode or whose operator fails. stop: the instance stops and names the record. skip: it is counted. dead_letter: it goes to errors.dead_letter_topic, within the transaction.",
+    ),
+    option(
+        "errors.nodes",
+        Kind::ChoiceByNode { words: POLICIES },
+        None,
+        "The same for single nodes, by name.",
+    ),
+    option(
+        "errors.dead_letter_topic",
+        Kind::Name,
+        None,
+        "Topic for bad records, which must exist. Headers name topic, partition, offset, node and error. Needed where a policy is dead_letter.",
+    ),
+    option(
+        "http.enabled",
+        Kind::Boolean,
+        Some("true"),
+        "Serves /metrics (Prometheus), /healthz and /readyz.",
+    ),
+    option(
+        "http.address",
+        Kind::SocketAddress,
+        Some("\"127.0.0.1:9464\""),
+        "Address and port to listen on. Port 0 takes any free one, which the log names.",
+    ),
+    option(
+        "log.format",
+        choice(&["human", "json"]),
+        Some("\"human\""),
+        "Form of log lines on the standard error output.",
+    ),
+    option(
+        "log.level",
+        Kind::LogFilter,
+        Some("\"info\""),
+        "Least level that is logged (error, warn, info, debug, trace), or directives by module such as \"info,tidegate::log=debug\".",
+    ),
+    option(
+        "parameters",
+        Kind::Parameters,
+        None,
+        "Handed to the topology, which says what it takes and refuses the rest.",
+    ),
+];
+
+impl OptionSpec {
+    /// Finds an option by its full name.
+    pub fn named(name: &str) -> Option<&'static OptionSpec> {
+        OPTIONS.iter().find(|option| option.name == name)
+    }
+
+    /// Whether `key` of this option's table, or the option itself if it has none, must not be printed.
+    pub fn is_secret(&self, key: &str) -> bool {
+        matches!(self.kind, Kind::Secret) || (self.kind.is_table() && sounds_secret(key))
+    }
+
+    /// Section of the option: everything before its last dot.
+    pub fn section(&self) -> &'static str {
+        self.name.rsplit_once('.').map_or("", |(section, _)| section)
+    }
+
+    /// Name within its section.
+    pub fn short_name(&self) -> &'static str {
+        self.name.rsplit_once('.').map_or(self.name, |(_, short)| short)
+    }
+
+    /// The environment variable that sets it.
+    pub fn environment_variable(&self) -> String {
+        environment_variable(self.name)
+    }
+}
+
+/// What environment variables that set options begin with.
+pub const ENVIRONMENT_PREFIX: &str = "TIDEGATE__";
+
+/// The environment variable for a dotted name.
+pub fn environment_variable(name: &str) -> String {
+    format!("{ENVIRONMENT_PREFIX}{}", name.replace('.', "__").to_ascii_uppercase())
+}

@@ -1,0 +1,221 @@
+//! The options as typed values, in the same sections. The names are checked against the table of options by a test.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use super::secret::{ClientOptions, Secret};
+use super::size::ByteSize;
+use crate::instance::{Backend, Guarantee, InstanceSettings, StateSettings};
+use crate::operators::OnError;
+use crate::time::HumanDuration;
+use crate::topology::Parameters;
+
+/// All options. Each field is documented in the table of options (`tidegate config reference`).
+#[derive(Clone, Debug, Deserialize)]
+#[cfg_attr(test, derive(serde::Serialize))]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs)] // The table of options is the documentation; repeating it here would let the two drift apart.
+pub struct Settings {
+    pub workers: usize,
+    pub guarantee: GuaranteeSetting,
+    pub durability: String,
+    pub application: ApplicationSection,
+    pub instance: InstanceSection,
+    pub commit: CommitSection,
+    pub kafka: KafkaSection,
+    pub embedded: EmbeddedSection,
+    pub topics: TopicsSection,
+    pub state: StateSection,
+    pub limits: LimitsSection,
+    pub tasks: TasksSection,
+    pub errors: ErrorsSection,
+    pub http: HttpSection,
+    pub log: LogSection,
+    pub parameters: Parameters,
+}
+
+macro_rules! sections {
+    ($($(#[$doc:meta])* $name:ident { $($field:ident: $kind:ty),* $(,)? })*) => {$(
+        $(#[$doc])*
+        #[derive(Clone, Debug, Deserialize)]
+        #[cfg_attr(test, derive(serde::Serialize))]
+        #[serde(deny_unknown_fields)]
+        #[allow(missing_docs)] // As above.
+        pub struct $name { $(pub $field: $kind),* }
+    )*};
+}
+
+sections! {
+    /// `[application]`
+    ApplicationSection { id: Option<String> }
+    /// `[instance]`
+    InstanceSection { id: Option<String> }
+    /// `[commit]`
+    CommitSection { interval: HumanDuration }
+    /// `[kafka]`
+    KafkaSection {
+        bootstrap_servers: Option<String>,
+        startup_timeout: HumanDuration,
+        session_timeout: HumanDuration,
+        transaction_timeout: HumanDuration,
+        security: SecuritySection,
+        common: ClientOptions,
+        consumer: ClientOptions,
+        producer: ClientOptions,
+        admin: ClientOptions,
+        linger: HumanDuration,
+        fetch_buffer: ByteSize,
+        send_buffer: ByteSize,
+    }
+    /// `[kafka.security]`
+    SecuritySection {
+        protocol: String,
+        sasl_mechanism: Option<String>,
+        username: Option<String>,
+        password: Option<Secret>,
+        ca_file: Option<PathBuf>,
+        certificate_file: Option<PathBuf>,
+        key_file: Option<PathBuf>,
+        key_password: Option<Secret>,
+    }
+    /// `[embedded]`
+    EmbeddedSection { enabled: bool, partitions: i32 }
+    /// `[topics]`
+    TopicsSection { replication_factor: Option<i32>, purge_interval: HumanDuration }
+    /// `[state]`
+    StateSection {
+        dir: PathBuf,
+        backend: BackendSetting,
+        cache: ByteSize,
+        block_cache: ByteSize,
+        write_buffer: ByteSize,
+        allow_empty: bool,
+    }
+    /// `[limits]`
+    LimitsSection { overlay: ByteSize, parked: ByteSize, buffered_records: usize }
+    /// `[tasks]`
+    TasksSection { max_idle: Option<HumanDuration>, revoke_timeout: HumanDuration, restore_timeout: HumanDuration }
+    /// `[errors]`
+    ErrorsSection { default: PolicySetting, nodes: BTreeMap<String, PolicySetting>, dead_letter_topic: Option<String> }
+    /// `[http]`
+    HttpSection { enabled: bool, address: String }
+    /// `[log]`
+    LogSection { format: LogFormat, level: String }
+}
+
+/// `guarantee`
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[cfg_attr(test, derive(serde::Serialize))]
+#[serde(rename_all = "snake_case")]
+pub enum GuaranteeSetting {
+    /// Output, offsets and state commit atomically.
+    ExactlyOnce,
+    /// The same epochs without a transaction.
+    AtLeastOnce,
+}
+
+impl From<GuaranteeSetting> for Guarantee {
+    fn from(word: GuaranteeSetting) -> Self {
+        match word {
+            GuaranteeSetting::ExactlyOnce => Guarantee::ExactlyOnce,
+            GuaranteeSetting::AtLeastOnce => Guarantee::AtLeastOnce,
+        }
+    }
+}
+
+/// `errors.default` and `errors.nodes`
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[cfg_attr(test, derive(serde::Serialize))]
+#[serde(rename_all = "snake_case")]
+pub enum PolicySetting {
+    /// Stop the instance.
+    Stop,
+    /// Count the record and go on.
+    Skip,
+    /// Write the record to the dead-letter topic.
+    DeadLetter,
+}
+
+impl From<PolicySetting> for OnError {
+    fn from(word: PolicySetting) -> Self {
+        match word {
+            PolicySetting::Stop => OnError::Stop,
+            PolicySetting::Skip => OnError::Skip,
+            PolicySetting::DeadLetter => OnError::DeadLetter,
+        }
+    }
+}
+
+/// `log.format`
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[cfg_attr(test, derive(serde::Serialize))]
+#[serde(rename_all = "snake_case")]
+pub enum LogFormat {
+    /// For people.
+    Human,
+    /// One JSON object per line.
+    Json,
+}
+
+/// `state.backend`
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[cfg_attr(test, derive(serde::Serialize))]
+#[serde(rename_all = "lowercase")]
+pub enum BackendSetting {
+    /// RocksDB on the disk.
+    RocksDb,
+    /// In memory.
+    Memory,
+}
+
+impl From<BackendSetting> for Backend {
+    fn from(word: BackendSetting) -> Self {
+        match word {
+            BackendSetting::RocksDb => Backend::RocksDb,
+            BackendSetting::Memory => Backend::Memory,
+        }
+    }
+}
+
+impl Settings {
+    /// What an instance of topology `topology` needs to know.
+    pub fn instance_settings(&self, topology: &str) -> InstanceSettings {
+        InstanceSettings {
+            application_id: self.application.id.clone().unwrap_or_else(|| topology.to_owned()),
+            instance_id: self.instance.id.clone(),
+            workers: self.workers,
+            guarantee: self.guarantee.into(),
+            commit_interval: self.commit.interval.0,
+            overlay_max_bytes: self.limits.overlay.as_usize(),
+            parked_max_bytes: self.limits.parked.as_usize(),
+            buffered_max_records: self.limits.buffered_records,
+            max_task_idle: self.tasks.max_idle.map(Duration::from),
+            transaction_timeout: self.kafka.transaction_timeout.0,
+            session_timeout: self.kafka.session_timeout.0,
+            startup_timeout: self.kafka.startup_timeout.0,
+            revoke_timeout: self.tasks.revoke_timeout.0,
+            restore_timeout: self.tasks.restore_timeout.0,
+            purge_interval: self.topics.purge_interval.0,
+            replication_factor: self.topics.replication_factor,
+            state: StateSettings {
+                dir: self.state.dir.clone(),
+                backend: self.state.backend.into(),
+                cache_bytes: self.state.cache.as_usize(),
+                block_cache_bytes: self.state.block_cache.as_usize(),
+                write_buffer_bytes: self.state.write_buffer.as_usize(),
+            },
+            default_on_error: self.errors.default.into(),
+            on_error: self
+                .errors
+                .nodes
+                .iter()
+                .map(|(node, policy)| (node.clone(), (*policy).into()))
+                .collect(),
+            dead_letter_topic: self.errors.dead_letter_topic.clone(),
+            allow_empty_state: self.state.allow_empty,
+        }
+    }
+}

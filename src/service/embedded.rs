@@ -1,0 +1,47 @@
+//! The embedded log for a topology that runs by itself: its topics have to be made first.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::log::embedded::EmbeddedLog;
+use crate::log::{Log, LogError, LogResult, TopicSpec};
+use crate::time::Clock;
+use crate::topology::{TopicRef, Topology};
+
+/// The log answers from memory; the time-out is a formality.
+const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// An embedded log with the topics that `topology` reads and writes, and the dead-letter topic, if any.
+pub fn embedded_log(
+    topology: &Topology,
+    dead_letter_topic: Option<&str>,
+    partitions: i32,
+    clock: Arc<dyn Clock>,
+) -> LogResult<Arc<dyn Log>> {
+    let log = EmbeddedLog::new(clock);
+    let used = topology
+        .plan()
+        .sub_topologies
+        .iter()
+        .flat_map(|sub| sub.sources.iter().chain(&sub.sinks));
+    let external = used.filter_map(|topic| match topic {
+        TopicRef::External(name) => Some(Arc::clone(name)),
+        TopicRef::Repartition(_) => None,
+    });
+    let names: BTreeSet<Arc<str>> = external.chain(dead_letter_topic.map(Arc::from)).collect();
+    let admin = log.admin();
+    for name in names {
+        let spec = TopicSpec {
+            name,
+            partitions,
+            replication: None,
+            config: Vec::new(),
+        };
+        match admin.create_topic(&spec, TIMEOUT) {
+            Ok(()) | Err(LogError::TopicExists { .. }) => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(log)
+}

@@ -1,0 +1,229 @@
+//! Running one topology until it is asked to stop, or fails.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tracing::{info, warn};
+
+use super::config::{ConfigError, Configuration};
+use super::embedded::embedded_log;
+use super::error::ServiceError;
+use super::monitor::{Monitor, MonitorSettings};
+use super::observed::{Health, Observed, Restore};
+use crate::instance::{Instance, InstanceHandle};
+use crate::log::Log;
+use crate::log::kafka::{KafkaLog, KafkaSettings};
+use crate::metrics::Source;
+use crate::time::{Clock, SystemClock};
+use crate::topology::Topology;
+
+/// How often it is looked whether the instance has ended by itself.
+const CHECK_INTERVAL: Duration = Duration::from_millis(50);
+
+/// Runs `topology` as one instance until a signal asks it to stop, or it fails. **Blocks** until then.
+///
+/// # Errors
+/// [`ServiceError`]: why it did not start, or why it stopped without having been asked to.
+pub fn run_topology(name: &str, topology: Topology, configuration: &Configuration) -> Result<(), ServiceError> {
+    configuration.check_nodes(&topology)?;
+    let settings = configuration.settings();
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
+    let monitor = Monitor::start(&MonitorSettings::from(settings))?;
+    let log = open_log(name, &topology, configuration, &clock)?;
+    let instance_settings = settings.instance_settings(name);
+    let (application_id, workers) = (instance_settings.application_id.clone(), instance_settings.workers);
+    info!(
+        topology = name,
+        application_id,
+        workers,
+        version = env!("CARGO_PKG_VERSION"),
+        "starting"
+    );
+    let instance = Instance::start(Arc::new(topology), instance_settings, log, clock).map_err(ServiceError::start)?;
+    info!(topology = name, application_id, "started");
+    supervise(monitor, instance)
+}
+
+/// Connects to the log that the configuration names. With the embedded one, creates the topics of `topology`.
+///
+/// # Errors
+/// [`ServiceError::Config`] where the Kafka client refuses an option, [`ServiceError::Start`].
+pub fn open_log(
+    name: &str,
+    topology: &Topology,
+    configuration: &Configuration,
+    clock: &Arc<dyn Clock>,
+) -> Result<Arc<dyn Log>, ServiceError> {
+    let settings = configuration.settings();
+    if settings.embedded.enabled {
+        warn!("the embedded log is kept in memory and ends with this process");
+        let dead_letter_topic = settings.errors.dead_letter_topic.as_deref();
+        let log = embedded_log(
+            topology,
+            dead_letter_topic,
+            settings.embedded.partitions,
+            Arc::clone(clock),
+        );
+        return log.map_err(ServiceError::start);
+    }
+    let kafka = kafka_settings(name, configuration);
+    let refused = |e: crate::log::LogError| ConfigError::Conflict {
+        keys: "the options under [kafka]".to_owned(),
+        reason: e.to_string(),
+    };
+    let log = KafkaLog::new(kafka).map_err(|e| ServiceError::Config(refused(e).into()))?;
+    Ok(log)
+}
+
+fn kafka_settings(name: &str, configuration: &Configuration) -> KafkaSettings {
+    let settings = configuration.settings();
+    let kafka = &settings.kafka;
+    let mut out = KafkaSettings::new(kafka.bootstrap_servers.clone().unwrap_or_default());
+    out.client_id = settings.application.id.clone().unwrap_or_else(|| name.to_owned());
+    out.common = kafka.common_client_options();
+    out.consumer = kafka.consumer.0.clone();
+    out.producer = kafka.producer.0.clone();
+    out.admin = kafka.admin.0.clone();
+    out.transaction_timeout = kafka.transaction_timeout.0;
+    out.linger = kafka.linger.0;
+    out.fetch_buffer_bytes = kafka.fetch_buffer.as_usize();
+    out.send_buffer_bytes = kafka.send_buffer.as_usize();
+    out
+}
+
+/// What the service needs of a running instance besides observing it.
+trait Running: Observed + 'static {
+    fn stop(&self);
+    fn is_finished(&self) -> bool;
+    fn join(self) -> Result<(), ServiceError>;
+}
+
+impl Observed for InstanceHandle {
+    fn metrics(&self) -> Arc<dyn Source> {
+        InstanceHandle::metrics(self)
+    }
+
+    fn health(&self) -> Health {
+        let status = self.status();
+        let restores = status.restores.iter().map(|progress| Restore {
+            task: progress.task,
+            restored: progress.passed,
+            target: progress.target,
+        });
+        Health {
+            live: status.live,
+            ready: status.ready,
+            restores: restores.collect(),
+            detail: status.detail,
+        }
+    }
+}
+
+impl Running for InstanceHandle {
+    fn stop(&self) {
+        InstanceHandle::stop(self);
+    }
+
+    fn is_finished(&self) -> bool {
+        InstanceHandle::is_finished(self)
+    }
+
+    fn join(self) -> Result<(), ServiceError> {
+        InstanceHandle::join(self).map_err(ServiceError::stopped)
+    }
+}
+
+/// Waits for the end of an instance, asking for it when a signal does.
+fn supervise<R: Running>(monitor: Monitor, instance: R) -> Result<(), ServiceError> {
+    let instance = Arc::new(instance);
+    monitor.observe(Arc::<R>::clone(&instance));
+    while !instance.is_finished() {
+        if monitor.stop_is_asked_for(CHECK_INTERVAL) {
+            instance.stop();
+        }
+    }
+    // The monitor's own reference goes with it, so that the instance is ours alone again.
+    monitor.close();
+    match Arc::try_unwrap(instance) {
+        Ok(instance) => instance.join(),
+        Err(_) => Err(ServiceError::Setup {
+            what: "the end of the instance",
+            reason: "something still observes it".to_owned(),
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use super::*;
+    use crate::log::LogError;
+    use crate::service::monitor::tests::Signals;
+
+    /// An instance that ends when it is asked to, or by itself with an error.
+    #[derive(Default)]
+    struct Fake {
+        is_finished: AtomicBool,
+        failure: Mutex<Option<LogError>>,
+    }
+
+    struct Nothing;
+
+    impl Source for Nothing {
+        fn samples(&self, _out: &mut Vec<crate::metrics::Sample>) {}
+    }
+
+    impl Observed for Fake {
+        fn metrics(&self) -> Arc<dyn Source> {
+            Arc::new(Nothing)
+        }
+
+        fn health(&self) -> Health {
+            Health::default()
+        }
+    }
+
+    impl Running for Fake {
+        fn stop(&self) {
+            self.is_finished.store(true, Ordering::SeqCst);
+        }
+
+        fn is_finished(&self) -> bool {
+            self.is_finished.load(Ordering::SeqCst)
+        }
+
+        fn join(self) -> Result<(), ServiceError> {
+            match self.failure.into_inner().expect("no panic") {
+                Some(error) => Err(ServiceError::stopped(error)),
+                None => Ok(()),
+            }
+        }
+    }
+
+    #[test]
+    fn a_signal_ends_the_instance_cleanly() {
+        let (monitor, signals) = Signals::monitor();
+        std::thread::scope(|scope| {
+            let supervised = scope.spawn(|| supervise(monitor, Fake::default()));
+            // Sent again and again, since the first may come before the instance is observed.
+            while !supervised.is_finished() {
+                signals.terminate_if_observed();
+            }
+            assert!(supervised.join().is_ok_and(|outcome| outcome.is_ok()));
+        });
+    }
+
+    #[test]
+    fn an_instance_that_fails_by_itself_ends_with_its_reason() {
+        let (monitor, _signals) = Signals::monitor();
+        let failure = LogError::UnknownTopic { topic: "orders".into() };
+        let fake = Fake {
+            is_finished: true.into(),
+            failure: Mutex::new(Some(failure)),
+        };
+        let error = supervise(monitor, fake).expect_err("it failed");
+        assert_eq!(crate::errors::Coded::code(&error), "TG1008");
+    }
+}

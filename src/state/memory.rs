@@ -1,0 +1,115 @@
+//! State in memory: for tests, and for applications that would rather restore at each start than have a disk.
+
+use std::collections::BTreeMap;
+use std::ops::Bound;
+use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use super::{SortedIncrement, StateBackend, StateMeta, StateResult};
+use crate::ids::StoreId;
+
+type Entries = BTreeMap<Box<[u8]>, Box<[u8]>>;
+
+/// One task's database in memory. It is lost with the process.
+#[derive(Debug)]
+pub struct MemoryBackend {
+    contents: RwLock<Contents>,
+}
+
+#[derive(Debug)]
+struct Contents {
+    stores: Vec<Entries>,
+    meta: Option<StateMeta>,
+}
+
+impl MemoryBackend {
+    /// An empty database with `stores` stores.
+    pub fn new(stores: usize) -> Self {
+        let contents = Contents {
+            stores: vec![Entries::default(); stores],
+            meta: None,
+        };
+        Self {
+            contents: RwLock::new(contents),
+        }
+    }
+
+    /// A map whose writer panicked is still a map; the panic itself ends the task.
+    fn read(&self) -> RwLockReadGuard<'_, Contents> {
+        self.contents.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, Contents> {
+        self.contents.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl StateBackend for MemoryBackend {
+    fn get(&self, store: StoreId, key: &[u8], out: &mut Vec<u8>) -> StateResult<bool> {
+        out.clear();
+        let contents = self.read();
+        let value = contents.stores[store.0 as usize].get(key);
+        out.extend_from_slice(value.map(|value| &**value).unwrap_or_default());
+        Ok(value.is_some())
+    }
+
+    fn scan(
+        &self,
+        store: StoreId,
+        from: &[u8],
+        to: &[u8],
+        visit: &mut dyn FnMut(&[u8], &[u8]) -> bool,
+    ) -> StateResult<()> {
+        if !to.is_empty() && from >= to {
+            return Ok(());
+        }
+        let upper = if to.is_empty() {
+            Bound::Unbounded
+        } else {
+            Bound::Excluded(to)
+        };
+        let contents = self.read();
+        for (key, value) in contents.stores[store.0 as usize].range::<[u8], _>((Bound::Included(from), upper)) {
+            if !visit(key, value) {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn apply(&self, increment: &dyn SortedIncrement, meta: &StateMeta) -> StateResult<()> {
+        let mut contents = self.write();
+        meta.assert_follows(contents.meta.as_ref());
+        increment.for_each(&mut |store, key, value| {
+            let entries = &mut contents.stores[store.0 as usize];
+            match value {
+                Some(value) => entries.insert(key.into(), value.into()),
+                None => entries.remove(key),
+            };
+        });
+        contents.meta = Some(meta.clone());
+        Ok(())
+    }
+
+    fn meta(&self) -> StateResult<Option<StateMeta>> {
+        Ok(self.read().meta.clone())
+    }
+
+    fn size_bytes(&self) -> u64 {
+        let contents = self.read();
+        let entries = contents.stores.iter().flatten();
+        entries.map(|(key, value)| (key.len() + value.len()) as u64).sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::state::conformance;
+
+    #[test]
+    fn memory_conforms() {
+        conformance::run(&|| Arc::new(MemoryBackend::new(conformance::stores().len())));
+    }
+}

@@ -1,0 +1,108 @@
+//! How RocksDB is set up: what all tasks of an instance share, and what each database gets.
+
+use rocksdb::{
+    BlockBasedOptions, Cache, ColumnFamilyDescriptor, DBCompressionType, LogLevel, Options, WriteBufferManager,
+};
+
+use super::METADATA;
+
+const KIB: usize = 1024;
+const MIB: usize = 1024 * KIB;
+/// Larger skiplists are colder and slower, smaller ones compact more often.
+const MAX_MEMTABLE_BYTES: usize = 16 * MIB;
+/// Every open database reserves at least one such piece per store that was written.
+const ARENA_PIECE_BYTES: usize = 256 * KIB;
+const MAX_OPEN_FILES: i32 = 256;
+
+/// What the databases of all tasks of one instance share, so that their memory is bounded together.
+pub struct RocksShared {
+    block_cache: Cache,
+    write_buffers: WriteBufferManager,
+    memtable_bytes: usize,
+    pub(super) log: bool,
+}
+
+impl RocksShared {
+    /// A block cache of at most `block_cache_bytes` for data, indexes and filters, and memtables of about `write_buffer_bytes`
+    /// in all: past that bound, a database that is written to flushes.
+    pub fn new(block_cache_bytes: usize, write_buffer_bytes: usize) -> Self {
+        Self {
+            block_cache: Cache::new_hyper_clock_cache(block_cache_bytes, 0),
+            write_buffers: WriteBufferManager::new_write_buffer_manager(write_buffer_bytes, false),
+            // A quarter at most, since each memtable reserves a twentieth of its size as soon as it is opened.
+            memtable_bytes: (write_buffer_bytes / 4).clamp(MIB, MAX_MEMTABLE_BYTES),
+            log: true,
+        }
+    }
+
+    /// Databases without a write-ahead log: a killed process loses what was not flushed. Only to measure what the log costs.
+    #[doc(hidden)]
+    pub fn without_log(self) -> Self {
+        Self { log: false, ..self }
+    }
+
+    /// Bytes that cached blocks take.
+    pub fn block_cache_bytes(&self) -> usize {
+        self.block_cache.get_usage()
+    }
+
+    /// Bytes that memtables take.
+    pub fn write_buffer_bytes(&self) -> usize {
+        self.write_buffers.get_usage()
+    }
+
+    pub(super) fn database_options(&self) -> Options {
+        let mut options = Options::default();
+        options.set_write_buffer_manager(&self.write_buffers);
+        // Stores and metadata reach the disk together, so what survives a machine crash is a prefix of whole batches.
+        options.set_atomic_flush(true);
+        options.set_max_total_wal_size(128 * MIB as u64);
+        options.set_max_background_jobs(2);
+        options.set_max_open_files(MAX_OPEN_FILES);
+        options.set_bytes_per_sync(MIB as u64);
+        options.set_manifest_preallocation_size(64 * KIB);
+        options.set_max_manifest_file_size(16 * MIB);
+        options.set_log_level(LogLevel::Warn);
+        options.set_keep_log_file_num(2);
+        options.set_max_log_file_size(MIB);
+        options.set_stats_dump_period_sec(0);
+        options.set_stats_persist_period_sec(0);
+        options.set_skip_stats_update_on_db_open(true);
+        options
+    }
+
+    pub(super) fn store(&self, column_family: &str) -> ColumnFamilyDescriptor {
+        let mut options = Options::default();
+        options.set_write_buffer_size(self.memtable_bytes);
+        // Writes go on while one is being flushed; the manager bounds them all together.
+        options.set_max_write_buffer_number(3);
+        options.set_arena_block_size(ARENA_PIECE_BYTES);
+        options.set_compression_type(DBCompressionType::Lz4);
+        // A key that is absent, as most new keys are, then costs no walk through the memtable.
+        options.set_memtable_prefix_bloom_ratio(0.05);
+        options.set_memtable_whole_key_filtering(true);
+        options.set_block_based_table_factory(&self.table_options());
+        ColumnFamilyDescriptor::new(column_family, options)
+    }
+
+    /// One small value that is overwritten by every epoch.
+    pub(super) fn metadata(&self) -> ColumnFamilyDescriptor {
+        let mut options = Options::default();
+        // When it is full all stores are flushed with it.
+        options.set_write_buffer_size(4 * MIB);
+        options.set_arena_block_size(64 * KIB);
+        options.set_block_based_table_factory(&self.table_options());
+        ColumnFamilyDescriptor::new(METADATA, options)
+    }
+
+    fn table_options(&self) -> BlockBasedOptions {
+        let mut options = BlockBasedOptions::default();
+        options.set_block_cache(&self.block_cache);
+        options.set_block_size(4 * KIB);
+        options.set_bloom_filter(10.0, false);
+        // Else their memory would grow with the state, without a bound.
+        options.set_cache_index_and_filter_blocks(true);
+        options.set_pin_l0_filter_and_index_blocks_in_cache(true);
+        options
+    }
+}

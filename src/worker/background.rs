@@ -1,0 +1,206 @@
+//! Work beside a worker: applying committed epochs, and opening tasks.
+
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
+
+use crate::ids::{Epoch, TaskId};
+use crate::state::{Overlay, StateBackend, StateMeta, StateResult};
+use crate::time::Clock;
+
+use super::opening::{NotOpened, OpenRequest, Opened, Opener};
+
+/// Threads that open tasks, per worker.
+const OPENERS: usize = 4;
+
+/// A committed epoch of one task, to be written to its database.
+pub struct ApplyJob {
+    /// The task.
+    pub task: TaskId,
+    /// Its database.
+    pub backend: Arc<dyn StateBackend>,
+    /// What the epoch wrote.
+    pub increment: Arc<Overlay>,
+    /// What the database is afterwards.
+    pub meta: StateMeta,
+}
+
+/// Something that ended.
+pub enum Done {
+    /// An epoch was applied, or could not be.
+    Applied {
+        /// The task.
+        task: TaskId,
+        /// The epoch.
+        epoch: Epoch,
+        /// How long it took.
+        took: Duration,
+        /// The outcome.
+        result: StateResult<()>,
+    },
+    /// A task was opened, or could not be.
+    Opened {
+        /// The task.
+        task: TaskId,
+        /// The ticket that the request was given.
+        ticket: u64,
+        /// The outcome.
+        result: Box<Result<Opened, NotOpened>>,
+    },
+}
+
+/// Runs jobs beside a worker. Epochs are applied in the order in which they are given.
+pub trait Background: Send {
+    /// Queues an epoch to be applied.
+    fn apply(&mut self, job: ApplyJob);
+    /// Queues a task to be opened; the ticket comes back with the outcome.
+    fn open(&mut self, request: OpenRequest, ticket: u64);
+    /// The next outcome, if there is one.
+    fn poll(&mut self) -> Option<Done>;
+    /// The next outcome; waits for it at most `wait`.
+    fn wait(&mut self, wait: Duration) -> Option<Done>;
+}
+
+/// The background of a running instance: one thread that applies, a few that open.
+pub struct Threads {
+    applies: Option<Sender<ApplyJob>>,
+    opens: Option<Sender<(OpenRequest, u64)>>,
+    done: Receiver<Done>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Threads {
+    /// Starts the threads of worker `name`.
+    ///
+    /// # Errors
+    /// Where the system gives no threads.
+    pub fn start(name: &str, opener: &Arc<Opener>, clock: &Arc<dyn Clock>) -> std::io::Result<Self> {
+        let (apply_sender, apply_receiver) = unbounded::<ApplyJob>(); // bounded by the epochs' apply backlog
+        let (open_sender, open_receiver) = unbounded::<(OpenRequest, u64)>(); // at most one entry per task
+        let (done_sender, done) = unbounded();
+        let mut threads = Vec::new();
+        let applier_done = done_sender.clone();
+        let applier_clock = Arc::clone(clock);
+        let applier = std::thread::Builder::new().name(format!("{name}-apply"));
+        threads.push(applier.spawn(move || apply_all(&apply_receiver, &applier_done, &*applier_clock))?);
+        for index in 0..OPENERS {
+            let (receiver, sender, opener) = (open_receiver.clone(), done_sender.clone(), Arc::clone(opener));
+            let thread = std::thread::Builder::new().name(format!("{name}-open-{index}"));
+            threads.push(thread.spawn(move || open_all(&receiver, &sender, &opener))?);
+        }
+        Ok(Self {
+            applies: Some(apply_sender),
+            opens: Some(open_sender),
+            done,
+            threads,
+        })
+    }
+}
+
+fn apply_all(jobs: &Receiver<ApplyJob>, done: &Sender<Done>, clock: &dyn Clock) {
+    for job in jobs {
+        let started = clock.monotonic();
+        let result = job.backend.apply(&*job.increment, &job.meta);
+        let ended = Done::Applied {
+            task: job.task,
+            epoch: job.meta.epoch,
+            took: clock.monotonic().saturating_sub(started),
+            result,
+        };
+        drop((job.increment, job.backend));
+        if done.send(ended).is_err() {
+            return;
+        }
+    }
+}
+
+fn open_all(requests: &Receiver<(OpenRequest, u64)>, done: &Sender<Done>, opener: &Opener) {
+    for (request, ticket) in requests {
+        let task = request.task;
+        let result = Box::new(opener.open(request));
+        if done.send(Done::Opened { task, ticket, result }).is_err() {
+            return;
+        }
+    }
+}
+
+impl Background for Threads {
+    fn apply(&mut self, job: ApplyJob) {
+        if let Some(applies) = &self.applies {
+            let sent = applies.send(job);
+            debug_assert!(sent.is_ok(), "the applier ends only after its channel");
+        }
+    }
+
+    fn open(&mut self, request: OpenRequest, ticket: u64) {
+        if let Some(opens) = &self.opens {
+            let sent = opens.send((request, ticket));
+            debug_assert!(sent.is_ok(), "the openers end only after their channel");
+        }
+    }
+
+    fn poll(&mut self) -> Option<Done> {
+        self.done.try_recv().ok()
+    }
+
+    fn wait(&mut self, wait: Duration) -> Option<Done> {
+        self.done.recv_timeout(wait).ok()
+    }
+}
+
+impl Drop for Threads {
+    fn drop(&mut self) {
+        self.applies = None;
+        self.opens = None;
+        let (_, closed) = bounded(0);
+        self.done = closed;
+        for thread in self.threads.drain(..) {
+            let ended = thread.join();
+            debug_assert!(ended.is_ok(), "background threads do not panic");
+        }
+    }
+}
+
+/// A background that does everything at once on the caller's thread: for tests and simulation.
+pub struct Inline {
+    opener: Arc<Opener>,
+    done: std::collections::VecDeque<Done>,
+}
+
+impl Inline {
+    /// A background without threads.
+    pub fn new(opener: Arc<Opener>) -> Self {
+        Self {
+            opener,
+            done: std::collections::VecDeque::new(),
+        }
+    }
+}
+
+impl Background for Inline {
+    fn apply(&mut self, job: ApplyJob) {
+        let result = job.backend.apply(&*job.increment, &job.meta);
+        self.done.push_back(Done::Applied {
+            task: job.task,
+            epoch: job.meta.epoch,
+            took: Duration::ZERO,
+            result,
+        });
+    }
+
+    fn open(&mut self, request: OpenRequest, ticket: u64) {
+        let task = request.task;
+        let result = Box::new(self.opener.open(request));
+        self.done.push_back(Done::Opened { task, ticket, result });
+    }
+
+    fn poll(&mut self) -> Option<Done> {
+        self.done.pop_front()
+    }
+
+    fn wait(&mut self, _wait: Duration) -> Option<Done> {
+        self.done.pop_front()
+    }
+}

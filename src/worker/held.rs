@@ -1,0 +1,204 @@
+//! The tasks that a worker holds, in whatever stage they are.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use crate::durability::{CommitRecord, Pointer, changelog::StoreIncrement};
+use crate::ids::{StoreId, TaskId, TopicPartition};
+use crate::log::{CommitOffset, OutBatch, OutTopic};
+use crate::state::{StateBackend, StateMeta};
+use crate::task::{EpochEnd, Task};
+
+use super::background::ApplyJob;
+
+/// A task and how far it is.
+pub(super) enum Stage {
+    /// To be opened as soon as the producer is there and the time has come.
+    Waiting {
+        /// Not before this time.
+        from: Duration,
+        /// The open database of a task that was rolled back.
+        backend: Option<Arc<dyn StateBackend>>,
+    },
+    /// Being opened in the background.
+    Opening {
+        /// Ticket of the request.
+        ticket: u64,
+        /// Tells the opener to give up.
+        _cancelled: CancelOnDrop,
+    },
+    /// Processing records.
+    Running(Box<Running>),
+}
+
+impl Stage {
+    pub(super) fn running(&self) -> Option<&Running> {
+        match self {
+            Stage::Running(running) => Some(running),
+            _ => None,
+        }
+    }
+
+    pub(super) fn running_mut(&mut self) -> Option<&mut Running> {
+        match self {
+            Stage::Running(running) => Some(running),
+            _ => None,
+        }
+    }
+}
+
+/// Tells an opener to give up when the task is not wanted any more.
+pub(super) struct CancelOnDrop(pub(super) Arc<AtomicBool>);
+
+impl Drop for CancelOnDrop {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// A task that processes records.
+pub(super) struct Running {
+    pub(super) task: Task,
+    pub(super) backend: Option<Arc<dyn StateBackend>>,
+    /// Per store, an offset of its changelog at or before everything that comes next.
+    pub(super) changelog: Vec<i64>,
+    /// Outbox entries that the producer has.
+    pub(super) sent: usize,
+    /// Sealed epochs that are not applied yet.
+    pub(super) unapplied: usize,
+    /// When its offsets were last put into a commit, or read.
+    pub(super) sealed_at: Duration,
+    /// Since when it waits for an input that is caught up and empty.
+    pub(super) idle_since: Option<Duration>,
+}
+
+/// The broker forgets offsets of topics that no member subscribes to, and members subscribe to lead topics only: a task
+/// without work commits its inputs again after this time.
+const IDLE_COMMIT_INTERVAL: Duration = Duration::from_secs(3600);
+
+impl Running {
+    /// Whether the next epoch has to include this task: it processed records, or was not committed for long.
+    pub(super) fn has_work(&self, now: Duration) -> bool {
+        self.task.records_in_epoch() > 0 || now.saturating_sub(self.sealed_at) >= IDLE_COMMIT_INTERVAL
+    }
+
+    /// Whether outputs wait to be handed to the producer.
+    pub(super) fn has_unsent(&self) -> bool {
+        self.sent < self.task.scope().outbox.len()
+    }
+}
+
+/// An epoch of one task on its way through the commit.
+pub(super) struct SealedEpoch {
+    pub(super) end: EpochEnd,
+    meta: StateMeta,
+    plan: String,
+    /// Per store, records in the changelog batch.
+    written: Vec<usize>,
+}
+
+impl SealedEpoch {
+    /// Seals the epoch of a task whose stores have the given changelog partitions.
+    pub(super) fn seal(running: &mut Running, changelogs: &[TopicPartition], plan: &str, now: Duration) -> Self {
+        let end = running.task.seal();
+        running.sealed_at = now;
+        let stores = changelogs.len();
+        let written: Vec<usize> = (0..stores)
+            .map(|store| end.increment.store_len(StoreId(store as u16)))
+            .collect();
+        for (offset, written) in running.changelog.iter_mut().zip(&written) {
+            // Each record takes an offset, and so does the marker that ends the transaction. Aborted
+            // records of others take more, so this stays at or before the true end: replaying from it is safe.
+            *offset += if *written > 0 { *written as i64 + 1 } else { 0 };
+        }
+        let meta = StateMeta {
+            lineage: end.lineage,
+            epoch: end.epoch,
+            cut: end.cut.clone(),
+            changelog: changelogs
+                .iter()
+                .cloned()
+                .zip(running.changelog.iter().copied())
+                .collect(),
+        };
+        running.unapplied += 1;
+        Self {
+            end,
+            meta,
+            plan: plan.to_owned(),
+            written,
+        }
+    }
+
+    /// The offsets to commit, each with the pointer to the state at this cut.
+    pub(super) fn offsets(&self) -> impl Iterator<Item = CommitOffset> + '_ {
+        let pointer = Pointer {
+            lineage: self.end.lineage,
+            epoch: self.end.epoch,
+            plan: self.plan.clone(),
+        };
+        let metadata = pointer.to_metadata();
+        self.end.cut.iter().map(move |(partition, offset)| CommitOffset {
+            partition: partition.clone(),
+            offset: *offset,
+            metadata: metadata.clone(),
+        })
+    }
+
+    /// The changelog batches of the epoch.
+    pub(super) fn batches<'a>(&'a self, topics: &'a [OutTopic]) -> impl Iterator<Item = OutBatch> + 'a {
+        let stores = topics.iter().copied().enumerate();
+        stores
+            .filter(|(store, _)| self.written[*store] > 0)
+            .map(|(store, topic)| OutBatch {
+                topic,
+                partition: self.end.task.partition,
+                records: Arc::new(StoreIncrement::new(
+                    Arc::clone(&self.end.increment),
+                    StoreId(store as u16),
+                )),
+            })
+    }
+
+    /// The full form of the pointer.
+    pub(super) fn commit_record(&self) -> CommitRecord {
+        CommitRecord {
+            task: self.end.task,
+            lineage: self.end.lineage,
+            epoch: self.end.epoch,
+            plan: self.plan.clone(),
+            cut: self.end.cut.clone(),
+            changelog: self.meta.changelog.clone(),
+        }
+    }
+
+    /// The job that brings the epoch to the local database.
+    pub(super) fn apply_job(self, backend: &Arc<dyn StateBackend>) -> ApplyJob {
+        ApplyJob {
+            task: self.end.task,
+            backend: Arc::clone(backend),
+            increment: self.end.increment,
+            meta: self.meta,
+        }
+    }
+}
+
+/// The commit records of an epoch as one batch for the commits topic.
+pub(super) struct CommitRecords(pub(super) Vec<(String, Vec<u8>)>);
+
+impl crate::log::BatchSource for CommitRecords {
+    fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    fn for_each(&self, visit: &mut dyn FnMut(&[u8], Option<&[u8]>)) {
+        for (key, value) in &self.0 {
+            visit(key.as_bytes(), Some(value));
+        }
+    }
+}
+
+/// All tasks of a worker, in order of their ids.
+pub(super) type Tasks = BTreeMap<TaskId, Stage>;

@@ -1,0 +1,265 @@
+//! What workers count.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+
+use crate::ids::TaskId;
+use crate::metrics::{Counter, Gauge, Histogram, Sample, Source, Value};
+use crate::operators::NodeCounts;
+
+/// How far the restore of one task is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RestoreProgress {
+    /// The task.
+    pub task: TaskId,
+    /// Offsets passed so far.
+    pub passed: u64,
+    /// Offsets to pass.
+    pub target: u64,
+}
+
+/// Counters of all workers of an instance.
+#[derive(Debug, Default)]
+pub struct WorkerMetrics {
+    /// Input records processed.
+    pub records_processed: Counter,
+    /// Input records whose epoch has committed.
+    pub records_committed: Counter,
+    /// Output records handed to the producer.
+    pub records_sent: Counter,
+    /// Epochs committed.
+    pub commits: Counter,
+    /// Time from the barrier to the confirmed commit.
+    pub commit_latency: Histogram,
+    /// Epochs aborted and redone.
+    pub aborts: Counter,
+    /// Producers that were fenced.
+    pub fenced: Counter,
+    /// Producers given up after a time-out, whose last commit had to be read back.
+    pub unknown_commits: Counter,
+    /// Records read back from changelogs.
+    pub restore_records: Counter,
+    /// Restores by what was found on disk: fresh, current, replay, rebuild.
+    pub opened_fresh: Counter,
+    /// Tasks whose disk was at the committed epoch.
+    pub opened_current: Counter,
+    /// Tasks whose disk was behind and was brought up.
+    pub opened_replayed: Counter,
+    /// Tasks whose disk could not be used.
+    pub opened_rebuilt: Counter,
+    /// Tasks that run.
+    pub tasks_running: Gauge,
+    /// Tasks that are being opened.
+    pub tasks_opening: Gauge,
+    /// Bytes in active overlays.
+    pub overlay_bytes: Gauge,
+    /// Bytes of outputs parked behind running commits.
+    pub parked_bytes: Gauge,
+    /// Records fetched and not yet processed.
+    pub buffered_records: Gauge,
+    /// Sealed epochs committed and not yet applied.
+    pub apply_backlog: Gauge,
+    /// Time that applying an epoch to the local database took.
+    pub apply_latency: Histogram,
+    /// Turns in which the producer's queue was full.
+    pub queue_full: Counter,
+    /// Invariants found violated; must stay 0.
+    pub invariant_violations: Counter,
+    nodes: Mutex<BTreeMap<String, NodeCounts>>,
+    restores: Mutex<BTreeMap<TaskId, RestoreProgress>>,
+}
+
+impl WorkerMetrics {
+    /// Adds what a node has counted.
+    pub fn add_node_counts(&self, node: &str, counts: NodeCounts) {
+        let mut nodes = self.nodes.lock().unwrap_or_else(PoisonError::into_inner);
+        let sum = nodes.entry(node.to_owned()).or_default();
+        sum.late += counts.late;
+        sum.dropped += counts.dropped;
+        sum.skipped += counts.skipped;
+        sum.dead_lettered += counts.dead_lettered;
+    }
+
+    /// What each node has counted since the start.
+    pub fn node_counts(&self) -> BTreeMap<String, NodeCounts> {
+        self.nodes.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Notes how far a restore is; `None` when it has ended.
+    pub fn set_restore(&self, task: TaskId, progress: Option<RestoreProgress>) {
+        let mut restores = self.restores.lock().unwrap_or_else(PoisonError::into_inner);
+        match progress {
+            Some(progress) => restores.insert(task, progress),
+            None => restores.remove(&task),
+        };
+    }
+
+    /// The restores that run now.
+    pub fn restores(&self) -> Vec<RestoreProgress> {
+        let restores = self.restores.lock().unwrap_or_else(PoisonError::into_inner);
+        restores.values().copied().collect()
+    }
+}
+
+impl Source for WorkerMetrics {
+    fn samples(&self, out: &mut Vec<Sample>) {
+        let mut add = |name, help, value| {
+            out.push(Sample {
+                name,
+                help,
+                labels: Vec::new(),
+                value,
+            });
+        };
+        let counter = |counter: &Counter| Value::Counter(counter.get());
+        let gauge = |gauge: &Gauge| Value::Gauge(gauge.get() as f64);
+        let histogram = |histogram: &Histogram| {
+            let (buckets, count, sum) = histogram.snapshot();
+            Value::Histogram(buckets, count, sum)
+        };
+        add(
+            "tidegate_records_processed_total",
+            "Input records processed.",
+            counter(&self.records_processed),
+        );
+        add(
+            "tidegate_records_committed_total",
+            "Input records whose epoch has committed.",
+            counter(&self.records_committed),
+        );
+        add(
+            "tidegate_records_sent_total",
+            "Output records handed to the producer.",
+            counter(&self.records_sent),
+        );
+        add("tidegate_commits_total", "Epochs committed.", counter(&self.commits));
+        add(
+            "tidegate_commit_latency_seconds",
+            "Time from a barrier to its confirmed commit.",
+            histogram(&self.commit_latency),
+        );
+        add(
+            "tidegate_aborts_total",
+            "Epochs aborted and redone from the committed cut.",
+            counter(&self.aborts),
+        );
+        add(
+            "tidegate_producers_fenced_total",
+            "Producers fenced by a successor or by the broker's transaction time-out.",
+            counter(&self.fenced),
+        );
+        add(
+            "tidegate_commits_unknown_total",
+            "Commits that timed out and whose outcome was read back.",
+            counter(&self.unknown_commits),
+        );
+        add(
+            "tidegate_restore_records_total",
+            "Records read back from changelog topics.",
+            counter(&self.restore_records),
+        );
+        add(
+            "tidegate_tasks_running",
+            "Tasks that process records.",
+            gauge(&self.tasks_running),
+        );
+        add(
+            "tidegate_tasks_opening",
+            "Tasks that are being opened or restored.",
+            gauge(&self.tasks_opening),
+        );
+        add(
+            "tidegate_overlay_bytes",
+            "Bytes written by open epochs and not yet sealed.",
+            gauge(&self.overlay_bytes),
+        );
+        add(
+            "tidegate_parked_output_bytes",
+            "Bytes of outputs that wait for a running commit.",
+            gauge(&self.parked_bytes),
+        );
+        add(
+            "tidegate_buffered_records",
+            "Records fetched and not yet processed.",
+            gauge(&self.buffered_records),
+        );
+        add(
+            "tidegate_apply_backlog_epochs",
+            "Committed epochs that wait to be applied to the local database.",
+            gauge(&self.apply_backlog),
+        );
+        add(
+            "tidegate_apply_latency_seconds",
+            "Time to apply one epoch of one task to the local database.",
+            histogram(&self.apply_latency),
+        );
+        add(
+            "tidegate_producer_queue_full_total",
+            "Turns in which the producer's queue was full.",
+            counter(&self.queue_full),
+        );
+        add(
+            "tidegate_invariant_violations_total",
+            "Invariants found violated; must stay 0.",
+            counter(&self.invariant_violations),
+        );
+        self.labelled_samples(out);
+    }
+}
+
+impl WorkerMetrics {
+    fn labelled_samples(&self, out: &mut Vec<Sample>) {
+        let opened = [
+            ("fresh", &self.opened_fresh),
+            ("current", &self.opened_current),
+            ("replay", &self.opened_replayed),
+            ("rebuild", &self.opened_rebuilt),
+        ];
+        for (found, counter) in opened {
+            out.push(Sample {
+                name: "tidegate_tasks_opened_total",
+                help: "Tasks opened, by what was found on the local disk.",
+                labels: vec![("found", found.to_owned())],
+                value: Value::Counter(counter.get()),
+            });
+        }
+        for (node, counts) in self.node_counts() {
+            let mut add = |name, help, count| {
+                out.push(Sample {
+                    name,
+                    help,
+                    labels: vec![("node", node.clone())],
+                    value: Value::Counter(count),
+                });
+            };
+            add(
+                "tidegate_records_late_total",
+                "Records dropped because their window had closed.",
+                counts.late,
+            );
+            add(
+                "tidegate_records_dropped_total",
+                "Records dropped for a null key or value or a negative timestamp.",
+                counts.dropped,
+            );
+            add(
+                "tidegate_records_skipped_total",
+                "Bad records skipped by policy.",
+                counts.skipped,
+            );
+            add(
+                "tidegate_records_dead_lettered_total",
+                "Bad records written to the dead-letter topic.",
+                counts.dead_lettered,
+            );
+        }
+        for restore in self.restores() {
+            out.push(Sample {
+                name: "tidegate_restore_remaining_offsets",
+                help: "Offsets that the restore of a task still has to pass.",
+                labels: vec![("task", restore.task.to_string())],
+                value: Value::Gauge(restore.target.saturating_sub(restore.passed) as f64),
+            });
+        }
+    }
+}

@@ -1,0 +1,30 @@
+//! A worker: a thread that runs tasks and owns one transactional producer.
+//!
+//! [`Worker::turn`] is one step of its life: commands, commit, intake, processing, barrier. It never waits for longer
+//! than it is told, keeps no time of its own, and leaves slow work to a [`Background`]; so the same code runs on threads and,
+//! step by step, in simulation.
+
+mod background;
+mod command;
+mod commit;
+mod epoch;
+mod error;
+mod held;
+mod intake;
+mod metrics;
+mod opening;
+mod settings;
+mod tenure;
+mod topics;
+#[allow(clippy::module_inception)]
+mod worker;
+
+pub use background::{ApplyJob, Background, Done, Inline, Threads};
+pub use command::Command;
+pub use epoch::{Action, EpochMachine, Facts, Limits};
+pub use error::WorkerError;
+pub use metrics::{RestoreProgress, WorkerMetrics};
+pub use opening::{NotOpened, OpenRequest, Opened, Opener, StateProvider};
+pub use settings::WorkerSettings;
+pub use topics::{Topics, commits_topic, repartition_topic, topic_of};
+pub use worker::{Turn, Worker, WorkerParts};

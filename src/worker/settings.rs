@@ -1,0 +1,39 @@
+//! What a worker needs to know.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::operators::OnError;
+
+/// Settings of a worker; the same for all workers of an instance, but for the name and the transactional id.
+#[derive(Clone, Debug)]
+pub struct WorkerSettings {
+    /// Consumer group and prefix of internal topics.
+    pub application_id: String,
+    /// Name of the worker in logs and client ids.
+    pub name: String,
+    /// `transactional.id` of its producer; `None`: at-least-once.
+    pub transactional_id: Option<String>,
+    /// Longest time between two barriers while records flow.
+    pub commit_interval: Duration,
+    /// A barrier is forced when the active overlays hold this many bytes.
+    pub overlay_max_bytes: usize,
+    /// Processing pauses while outputs parked behind a running commit hold this many bytes.
+    pub parked_max_bytes: usize,
+    /// Records fetched but not yet processed; an input that holds more than its share is paused.
+    pub buffered_max_records: usize,
+    /// How long a task waits for an input that is empty but caught up.
+    pub max_task_idle: Duration,
+    /// Bound of a commit, and what the broker allows a transaction.
+    pub transaction_timeout: Duration,
+    /// A restore without progress for this long fails.
+    pub restore_timeout: Duration,
+    /// Cache per task in bytes.
+    pub cache_bytes_per_task: usize,
+    /// Policies per node, indexed by `NodeId`.
+    pub on_error: Vec<OnError>,
+    /// Where bad records go.
+    pub dead_letter_topic: Option<Arc<str>>,
+    /// Start empty although there was state (invariant I14).
+    pub allow_empty_state: bool,
+}

@@ -1,0 +1,152 @@
+//! The names and handles of all topics that a worker reads and writes.
+
+use std::sync::Arc;
+
+use crate::durability::changelog;
+use crate::ids::TaskId;
+use crate::ids::TopicPartition;
+use crate::log::OutTopic;
+use crate::topology::{PartitionCounts, Plan, TopicRef};
+
+/// Topics of one sub-topology, by the indexes that its program uses.
+#[derive(Clone, Debug)]
+struct SubTopics {
+    sources: Vec<Arc<str>>,
+    source_partitions: Vec<i32>,
+    lead: usize,
+    tasks: i32,
+    repartition_sources: Vec<bool>,
+    sinks: Vec<OutTopic>,
+    changelogs: Vec<OutTopic>,
+}
+
+/// All topics of an application.
+#[derive(Clone, Debug)]
+pub struct Topics {
+    subs: Vec<SubTopics>,
+    out: Vec<Arc<str>>,
+    commits: OutTopic,
+}
+
+/// Name of the compacted topic of commit records.
+pub fn commits_topic(application_id: &str) -> Arc<str> {
+    format!("{application_id}-commits").into()
+}
+
+/// Name of a repartition topic, as Kafka Streams names it.
+pub fn repartition_topic(application_id: &str, name: &str) -> Arc<str> {
+    format!("{application_id}-{name}-repartition").into()
+}
+
+/// Name of the topic that a plan refers to.
+pub fn topic_of(application_id: &str, reference: &TopicRef) -> Arc<str> {
+    match reference {
+        TopicRef::External(name) => Arc::clone(name),
+        TopicRef::Repartition(name) => repartition_topic(application_id, name),
+    }
+}
+
+impl Topics {
+    /// The topics of a plan run as `application_id`; a dead-letter topic is the last sink of every sub-topology.
+    pub fn new(plan: &Plan, application_id: &str, dead_letter: Option<&Arc<str>>, counts: &PartitionCounts) -> Self {
+        let mut out: Vec<Arc<str>> = Vec::new();
+        let mut handle = |name: Arc<str>| {
+            let index = out.iter().position(|known| *known == name).unwrap_or_else(|| {
+                out.push(name);
+                out.len() - 1
+            });
+            OutTopic(index as u16)
+        };
+        let commits = handle(commits_topic(application_id));
+        let mut subs = Vec::new();
+        for (sub, counts) in plan.sub_topologies.iter().zip(&counts.sub_topologies) {
+            let mut sinks: Vec<OutTopic> = sub
+                .sinks
+                .iter()
+                .map(|sink| handle(topic_of(application_id, sink)))
+                .collect();
+            sinks.extend(dead_letter.map(|topic| handle(Arc::clone(topic))));
+            let sources: Vec<Arc<str>> = sub
+                .sources
+                .iter()
+                .map(|source| topic_of(application_id, source))
+                .collect();
+            subs.push(SubTopics {
+                source_partitions: counts.sources.clone(),
+                lead: counts.lead,
+                tasks: counts.tasks,
+                sources,
+                repartition_sources: sub
+                    .sources
+                    .iter()
+                    .map(|source| matches!(source, TopicRef::Repartition(_)))
+                    .collect(),
+                sinks,
+                changelogs: sub
+                    .stores
+                    .iter()
+                    .map(|store| handle(changelog::topic_name(application_id, &store.name)))
+                    .collect(),
+            });
+        }
+        Self { subs, out, commits }
+    }
+
+    /// All topics written; `OutTopic(i)` is the `i`th.
+    pub fn out(&self) -> &[Arc<str>] {
+        &self.out
+    }
+
+    /// The topic of commit records.
+    pub fn commits(&self) -> OutTopic {
+        self.commits
+    }
+
+    /// Source topics of a sub-topology, in source order.
+    pub fn sources(&self, sub_topology: u16) -> &[Arc<str>] {
+        &self.subs[sub_topology as usize].sources
+    }
+
+    /// Whether a source is a repartition topic, whose consumed records are purged.
+    pub fn is_repartition(&self, sub_topology: u16, source: usize) -> bool {
+        self.subs[sub_topology as usize].repartition_sources[source]
+    }
+
+    /// Sink topics of a sub-topology, in the order of the outbox's sink numbers.
+    pub fn sinks(&self, sub_topology: u16) -> &[OutTopic] {
+        &self.subs[sub_topology as usize].sinks
+    }
+
+    /// Changelog topics of a sub-topology's stores, in the order of store ids.
+    pub fn changelogs(&self, sub_topology: u16) -> &[OutTopic] {
+        &self.subs[sub_topology as usize].changelogs
+    }
+
+    /// The input partitions of a task, each with the number of its source. A source with fewer partitions than the
+    /// lead topic (possible where streams are only merged) has none for the last tasks.
+    pub fn inputs(&self, task: TaskId) -> Vec<(usize, TopicPartition)> {
+        let sub = &self.subs[task.sub_topology as usize];
+        let sources = sub.sources.iter().zip(&sub.source_partitions).enumerate();
+        let reaching = sources.filter(|(_, (_, partitions))| task.partition < **partitions);
+        let input = |(source, (topic, _)): (usize, (&Arc<str>, &i32))| {
+            (source, TopicPartition::new(Arc::clone(topic), task.partition))
+        };
+        reaching.map(input).collect()
+    }
+
+    /// The lead topic of a sub-topology, whose partitions are the tasks.
+    pub fn lead(&self, sub_topology: u16) -> &Arc<str> {
+        let sub = &self.subs[sub_topology as usize];
+        &sub.sources[sub.lead]
+    }
+
+    /// Number of tasks of a sub-topology.
+    pub fn tasks(&self, sub_topology: u16) -> i32 {
+        self.subs[sub_topology as usize].tasks
+    }
+
+    /// Number of sub-topologies.
+    pub fn sub_topologies(&self) -> u16 {
+        self.subs.len() as u16
+    }
+}

@@ -1,0 +1,9 @@
+//! The shipped topologies over the embedded log; flights compared with an evaluation that shares no code with it.
+
+#[path = "../../../integration-tests/src/flights/evaluator.rs"]
+mod evaluator;
+mod instance;
+mod loading;
+mod records;
+mod results;
+mod word_count;
