@@ -254,7 +254,7 @@ impl WorkerFactory<'_> {
             overlay_max_bytes: settings.overlay_max_bytes,
             parked_max_bytes: settings.parked_max_bytes,
             buffered_max_records: settings.buffered_max_records,
-            max_task_idle: settings.max_task_idle.unwrap_or_default(),
+            max_task_idle: settings.max_task_idle,
             transaction_timeout: settings.transaction_timeout,
             restore_timeout: settings.restore_timeout,
             cache_bytes_per_task: settings.state.cache_bytes / usize::try_from(tasks.max(1)).unwrap_or(1),

@@ -58,8 +58,9 @@ pub struct InstanceSettings {
     pub parked_max_bytes: usize,
     /// Records fetched but not yet processed, per worker; fetching pauses above.
     pub buffered_max_records: usize,
-    /// How long a task waits in wall-clock time for a partition that is empty but caught up; `None` waits for none.
-    pub max_task_idle: Option<Duration>,
+    /// How long a task waits, by the wall clock, for records of a partition that is empty but caught up. What the log
+    /// already has is always waited for, else results would depend on the order of fetches.
+    pub max_task_idle: Duration,
     /// A transaction that is open longer is aborted by the broker.
     pub transaction_timeout: Duration,
     /// Session time-out of the group.
@@ -100,7 +101,7 @@ impl InstanceSettings {
             overlay_max_bytes: 16 * MIB,
             parked_max_bytes: 16 * MIB,
             buffered_max_records: 100_000,
-            max_task_idle: None,
+            max_task_idle: Duration::ZERO,
             transaction_timeout: Duration::from_secs(10),
             session_timeout: Duration::from_secs(45),
             startup_timeout: Duration::from_secs(60),

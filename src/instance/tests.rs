@@ -30,7 +30,7 @@ fn settings(application: &str) -> InstanceSettings {
         overlay_max_bytes: 1 << 20,
         parked_max_bytes: 1 << 20,
         buffered_max_records: 50_000,
-        max_task_idle: Some(Duration::ZERO),
+        max_task_idle: Duration::ZERO,
         transaction_timeout: Duration::from_secs(10),
         session_timeout: Duration::from_secs(6),
         startup_timeout: Duration::from_secs(5),

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::log::embedded::EmbeddedLog;
+use crate::log::embedded::{EmbeddedLog, EmbeddedSettings};
 use crate::log::{Log, LogError, LogResult, TopicSpec};
 use crate::time::Clock;
 use crate::topology::{TopicRef, Topology};
@@ -17,9 +17,10 @@ pub fn embedded_log(
     topology: &Topology,
     dead_letter_topic: Option<&str>,
     partitions: i32,
+    settings: EmbeddedSettings,
     clock: Arc<dyn Clock>,
 ) -> LogResult<Arc<dyn Log>> {
-    let log = EmbeddedLog::new(clock);
+    let log = EmbeddedLog::with_settings(clock, settings);
     let used = topology
         .plan()
         .sub_topologies

@@ -12,6 +12,7 @@ use super::monitor::{Monitor, MonitorSettings};
 use super::observed::{Health, Observed, Restore};
 use crate::instance::{Instance, InstanceHandle};
 use crate::log::Log;
+use crate::log::embedded::EmbeddedSettings;
 use crate::log::kafka::{KafkaLog, KafkaSettings};
 use crate::metrics::Source;
 use crate::time::{Clock, SystemClock};
@@ -62,6 +63,10 @@ pub fn open_log(
             topology,
             dead_letter_topic,
             settings.embedded.partitions,
+            EmbeddedSettings {
+                transaction_timeout: settings.kafka.transaction_timeout.0,
+                ..EmbeddedSettings::default()
+            },
             Arc::clone(clock),
         );
         return log.map_err(ServiceError::start);

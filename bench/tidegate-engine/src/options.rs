@@ -82,7 +82,7 @@ impl Options {
             overlay_max_bytes: 16 * MIB,
             parked_max_bytes: 16 * MIB,
             buffered_max_records: 100_000,
-            max_task_idle: None,
+            max_task_idle: Duration::ZERO,
             transaction_timeout: Duration::from_secs(60),
             session_timeout: Duration::from_millis(self.session_timeout_ms),
             startup_timeout: Duration::from_secs(60),

@@ -298,8 +298,8 @@ pub const OPTIONS: &[OptionSpec] = &[
     option(
         "tasks.max_idle",
         duration(0, UNLIMITED_MS),
-        None,
-        "How long a task waits for records of an input partition that is empty but caught up, so that inputs are taken in the order of their timestamps. Unset: it does not wait.",
+        Some("\"0s\""),
+        "How long a task waits for records of an input partition that is empty but caught up, so that inputs are taken in the order of their timestamps. What the log already has is always waited for.",
     ),
     option(
         "tasks.revoke_timeout",

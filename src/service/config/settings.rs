@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use serde::Deserialize;
 
@@ -97,7 +96,7 @@ sections! {
     /// `[limits]`
     LimitsSection { overlay: ByteSize, parked: ByteSize, buffered_records: usize }
     /// `[tasks]`
-    TasksSection { max_idle: Option<HumanDuration>, revoke_timeout: HumanDuration, restore_timeout: HumanDuration }
+    TasksSection { max_idle: HumanDuration, revoke_timeout: HumanDuration, restore_timeout: HumanDuration }
     /// `[errors]`
     ErrorsSection { default: PolicySetting, nodes: BTreeMap<String, PolicySetting>, dead_letter_topic: Option<String> }
     /// `[http]`
@@ -192,7 +191,7 @@ impl Settings {
             overlay_max_bytes: self.limits.overlay.as_usize(),
             parked_max_bytes: self.limits.parked.as_usize(),
             buffered_max_records: self.limits.buffered_records,
-            max_task_idle: self.tasks.max_idle.map(Duration::from),
+            max_task_idle: self.tasks.max_idle.0,
             transaction_timeout: self.kafka.transaction_timeout.0,
             session_timeout: self.kafka.session_timeout.0,
             startup_timeout: self.kafka.startup_timeout.0,

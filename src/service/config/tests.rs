@@ -302,7 +302,7 @@ fn an_instance_gets_what_was_configured() {
     assert_eq!(settings.application_id, "word_count");
     assert_eq!(settings.instance_id.as_deref(), Some("i-1"));
     assert_eq!((settings.workers, settings.guarantee), (3, Guarantee::AtLeastOnce));
-    assert_eq!(settings.max_task_idle, Some(std::time::Duration::from_secs(1)));
+    assert_eq!(settings.max_task_idle, std::time::Duration::from_secs(1));
     assert_eq!((settings.overlay_max_bytes, settings.state.cache_bytes), (1 << 20, 0));
     assert_eq!(
         (settings.state.dir, settings.state.backend),

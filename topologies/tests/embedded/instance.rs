@@ -25,7 +25,7 @@ pub fn settings(workers: usize, commit_interval: Duration, backend: Backend, sta
         overlay_max_bytes: 32 << 20,
         parked_max_bytes: 32 << 20,
         buffered_max_records: 100_000,
-        max_task_idle: None,
+        max_task_idle: Duration::ZERO,
         transaction_timeout: Duration::from_secs(60),
         session_timeout: Duration::from_secs(45),
         startup_timeout: PATIENCE,
