@@ -54,6 +54,7 @@ fn meta(epoch: u64) -> StateMeta {
     StateMeta {
         lineage: Lineage(1),
         epoch: Epoch(epoch),
+        ended_ms: 0,
         cut: [].into(),
         changelog: [].into(),
     }

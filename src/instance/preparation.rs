@@ -297,6 +297,20 @@ fn check(spec: &TopicSpec, info: &TopicInfo) -> Result<(), InstanceError> {
             remedy: "set it with kafka-configs.sh, or delete the topic if the application never ran",
         });
     }
+    let kept_ms = spec
+        .config
+        .iter()
+        .find(|(name, _)| name == "delete.retention.ms")
+        .and_then(|(_, kept)| kept.parse::<i64>().ok());
+    if let Some(kept_ms) = kept_ms.filter(|kept_ms| info.delete_retention_ms < *kept_ms) {
+        return Err(InstanceError::InternalTopic {
+            topic,
+            setting: "delete.retention.ms",
+            found: info.delete_retention_ms.to_string(),
+            expected: format!("{kept_ms} or more"),
+            remedy: "raise it with kafka-configs.sh: a disk that was away for a while would miss deletions",
+        });
+    }
     if info.partitions != spec.partitions {
         return Err(InstanceError::InternalTopic {
             topic,

@@ -490,6 +490,8 @@ pub struct TopicInfo {
     pub partitions: i32,
     /// The topic's `cleanup.policy`, for example `compact`.
     pub cleanup_policy: String,
+    /// The topic's `delete.retention.ms`: how long compaction keeps the record of a deletion.
+    pub delete_retention_ms: i64,
     /// The topic's `max.message.bytes`.
     pub max_message_bytes: usize,
 }

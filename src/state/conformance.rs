@@ -27,6 +27,7 @@ pub fn meta(epoch: u64) -> StateMeta {
     StateMeta {
         lineage: Lineage(7),
         epoch: Epoch(epoch),
+        ended_ms: 1_000 * offset,
         cut: [(TopicPartition::new("input", 0), 100 * offset)].into(),
         changelog: [(TopicPartition::new("app-plain-changelog", 0), 10 * offset)].into(),
     }

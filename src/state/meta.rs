@@ -5,9 +5,10 @@
 //! | bytes | content |
 //! |---|---|
 //! | 4 | `TGSM` |
-//! | 2 | version of this format, 1 |
+//! | 2 | version of this format, 2 |
 //! | 8 | lineage |
 //! | 8 | epoch |
+//! | 8 | time of the epoch's end in milliseconds since the Unix epoch; not in version 1 |
 //! | … | cut: a list of offsets |
 //! | … | changelog: a list of offsets |
 //! | 4 | CRC-32 (IEEE) of all bytes before |
@@ -18,9 +19,12 @@
 use std::collections::BTreeMap;
 
 use crate::ids::{Epoch, Lineage, TopicPartition};
+use crate::time::Millis;
 
 const MAGIC: &[u8; 4] = b"TGSM";
-const VERSION: u16 = 1;
+const VERSION: u16 = 2;
+/// Without the time.
+const VERSION_WITHOUT_TIME: u16 = 1;
 const CRC_BYTES: usize = 4;
 
 /// What a task's database says about itself; written in the same batch as every increment (invariant I9).
@@ -30,6 +34,9 @@ pub struct StateMeta {
     pub lineage: Lineage,
     /// The last epoch that was applied.
     pub epoch: Epoch,
+    /// When that epoch ended by its worker's wall clock, in milliseconds since the Unix epoch: how old the data is. 0
+    /// where it is not known.
+    pub ended_ms: Millis,
     /// The input offsets at the end of that epoch.
     pub cut: BTreeMap<TopicPartition, i64>,
     /// Per changelog partition, an offset at or before the end of that epoch's records: replay starts here.
@@ -55,6 +62,7 @@ impl StateMeta {
         bytes.extend_from_slice(&VERSION.to_be_bytes());
         bytes.extend_from_slice(&self.lineage.0.to_be_bytes());
         bytes.extend_from_slice(&self.epoch.0.to_be_bytes());
+        bytes.extend_from_slice(&self.ended_ms.to_be_bytes());
         encode_offsets(&self.cut, &mut bytes);
         encode_offsets(&self.changelog, &mut bytes);
         bytes.extend_from_slice(&crc32fast::hash(&bytes).to_be_bytes());
@@ -77,12 +85,16 @@ impl StateMeta {
             return Err(MetaError::Damaged("it does not begin with TGSM"));
         }
         let version = u16::from_be_bytes(reader.take()?);
-        if version != VERSION {
+        if ![VERSION, VERSION_WITHOUT_TIME].contains(&version) {
             return Err(MetaError::Version(version));
         }
         let meta = StateMeta {
             lineage: Lineage(u64::from_be_bytes(reader.take()?)),
             epoch: Epoch(u64::from_be_bytes(reader.take()?)),
+            ended_ms: match version {
+                VERSION_WITHOUT_TIME => 0,
+                _ => i64::from_be_bytes(reader.take()?),
+            },
             cut: reader.offsets()?,
             changelog: reader.offsets()?,
         };
@@ -173,9 +185,11 @@ mod tests {
     }
 
     fn metas() -> impl Strategy<Value = StateMeta> {
-        (any::<u64>(), any::<u64>(), offsets(), offsets()).prop_map(|(lineage, epoch, cut, changelog)| StateMeta {
+        let parts = (any::<u64>(), any::<u64>(), any::<i64>(), offsets(), offsets());
+        parts.prop_map(|(lineage, epoch, ended_ms, cut, changelog)| StateMeta {
             lineage: Lineage(lineage),
             epoch: Epoch(epoch),
+            ended_ms,
             cut,
             changelog,
         })
@@ -205,11 +219,23 @@ mod tests {
             body in proptest::collection::vec(any::<u8>(), 0..200),
             framed: bool,
         ) {
-            let mut bytes = if framed { b"TGSM\x00\x01".to_vec() } else { Vec::new() };
+            let mut bytes = if framed { b"TGSM\x00\x02".to_vec() } else { Vec::new() };
             bytes.extend_from_slice(&body);
             if let Ok(meta) = StateMeta::decode(&with_crc(bytes)) {
                 prop_assert_eq!(StateMeta::decode(&meta.encode()), Ok(meta));
             }
+        }
+    }
+
+    fn fixture_meta(ended_ms: Millis) -> StateMeta {
+        StateMeta {
+            lineage: Lineage(0xabc),
+            epoch: Epoch(7),
+            ended_ms,
+            cut: [("flights", 1024), ("planes", 5)]
+                .map(|(topic, offset)| (TopicPartition::new(topic, 3), offset))
+                .into(),
+            changelog: [(TopicPartition::new("app-c-changelog", 3), 65536)].into(),
         }
     }
 
@@ -224,21 +250,29 @@ mod tests {
             \x00\x00\x00\x01\
             \x00\x0fapp-c-changelog\x00\x00\x00\x03\x00\x00\x00\x00\x00\x01\x00\x00\
             \x16\x5d\x05\x6a";
-        let meta = StateMeta {
-            lineage: Lineage(0xabc),
-            epoch: Epoch(7),
-            cut: [("flights", 1024), ("planes", 5)]
-                .map(|(topic, offset)| (TopicPartition::new(topic, 3), offset))
-                .into(),
-            changelog: [(TopicPartition::new("app-c-changelog", 3), 65536)].into(),
-        };
+        assert_eq!(StateMeta::decode(fixture), Ok(fixture_meta(0)));
+    }
+
+    #[test]
+    fn version_2_is_written_and_read_for_ever() {
+        let fixture = b"TGSM\x00\x02\
+            \x00\x00\x00\x00\x00\x00\x0a\xbc\
+            \x00\x00\x00\x00\x00\x00\x00\x07\
+            \x00\x00\x01\x3b\xf5\x8d\xa9\x00\
+            \x00\x00\x00\x02\
+            \x00\x07flights\x00\x00\x00\x03\x00\x00\x00\x00\x00\x00\x04\x00\
+            \x00\x06planes\x00\x00\x00\x03\x00\x00\x00\x00\x00\x00\x00\x05\
+            \x00\x00\x00\x01\
+            \x00\x0fapp-c-changelog\x00\x00\x00\x03\x00\x00\x00\x00\x00\x01\x00\x00\
+            \xd0\xe2\x94\x20";
+        let meta = fixture_meta(1_357_034_400_000);
         assert_eq!(meta.encode(), fixture, "the format never changes without a new version");
         assert_eq!(StateMeta::decode(fixture), Ok(meta));
     }
 
     #[test]
     fn another_version_is_named() {
-        let bytes = with_crc(b"TGSM\x00\x02whatever".to_vec());
-        assert_eq!(StateMeta::decode(&bytes), Err(MetaError::Version(2)));
+        let bytes = with_crc(b"TGSM\x00\x03whatever".to_vec());
+        assert_eq!(StateMeta::decode(&bytes), Err(MetaError::Version(3)));
     }
 }

@@ -9,7 +9,7 @@ use crate::ids::{TaskId, TopicPartition};
 use crate::log::{Commit, CommitOffset, LogError, OutBatch};
 
 use super::error::WorkerError;
-use super::held::{CommitRecords, SealedEpoch, Stage};
+use super::held::{CommitRecords, Moment, SealedEpoch, Stage};
 use super::worker::{Committing, Worker, Writer};
 
 /// Aborts in a row after which the pause before the next attempt stops growing.
@@ -33,11 +33,14 @@ impl Worker {
         let Some(group) = self.captured.clone() else {
             return Ok(());
         };
-        let now = self.clock.monotonic();
+        let now = Moment {
+            monotonic: self.clock.monotonic(),
+            wall_ms: self.clock.wall_ms(),
+        };
         let mut epochs = Vec::new();
         for (id, stage) in &mut self.tasks {
             let Some(running) = stage.running_mut() else { continue };
-            if running.has_work(now) {
+            if running.has_work(now.monotonic) {
                 let changelogs = changelog_partitions(&self.topics, *id);
                 epochs.push(SealedEpoch::seal(running, &changelogs, &self.plan, now));
             }

@@ -10,6 +10,7 @@ use crate::ids::{StoreId, TaskId, TopicPartition};
 use crate::log::{CommitOffset, OutBatch, OutTopic};
 use crate::state::{StateBackend, StateMeta};
 use crate::task::{EpochEnd, Task};
+use crate::time::Millis;
 
 use super::background::ApplyJob;
 
@@ -90,6 +91,13 @@ impl Running {
     }
 }
 
+/// One moment by both clocks.
+#[derive(Clone, Copy)]
+pub(super) struct Moment {
+    pub(super) monotonic: Duration,
+    pub(super) wall_ms: Millis,
+}
+
 /// An epoch of one task on its way through the commit.
 pub(super) struct SealedEpoch {
     pub(super) end: EpochEnd,
@@ -101,9 +109,9 @@ pub(super) struct SealedEpoch {
 
 impl SealedEpoch {
     /// Seals the epoch of a task whose stores have the given changelog partitions.
-    pub(super) fn seal(running: &mut Running, changelogs: &[TopicPartition], plan: &str, now: Duration) -> Self {
+    pub(super) fn seal(running: &mut Running, changelogs: &[TopicPartition], plan: &str, now: Moment) -> Self {
         let end = running.task.seal();
-        running.sealed_at = now;
+        running.sealed_at = now.monotonic;
         let stores = changelogs.len();
         let written: Vec<usize> = (0..stores)
             .map(|store| end.increment.store_len(StoreId(store as u16)))
@@ -116,6 +124,7 @@ impl SealedEpoch {
         let meta = StateMeta {
             lineage: end.lineage,
             epoch: end.epoch,
+            ended_ms: now.wall_ms,
             cut: end.cut.clone(),
             changelog: changelogs
                 .iter()

@@ -13,7 +13,7 @@ use crate::durability::{Decision, Pointer, Refusal, changelog, decide};
 use crate::ids::{Epoch, Lineage, TaskId, TopicPartition};
 use crate::log::{Assignment, Isolation, Log, LogError};
 use crate::state::{Overlay, StateBackend, StateMeta, StateResult, StoreSpec};
-use crate::time::Clock;
+use crate::time::{Clock, Millis};
 
 use super::error::WorkerError;
 use super::metrics::{RestoreProgress, WorkerMetrics};
@@ -238,7 +238,7 @@ impl Opener {
     ) -> Result<Opened, NotOpened> {
         let task = request.task;
         let local = backend.meta()?;
-        let decision = match decide(local.as_ref(), pointer.as_ref()) {
+        let decision = match decide(local.as_ref(), pointer.as_ref(), self.clock.wall_ms()) {
             Ok(decision) => decision,
             Err(Refusal::OffsetsGone { .. }) if request.allow_empty_state => Decision::Rebuild {
                 reason: "state.allow_empty is set and the group has no offsets".into(),
@@ -264,6 +264,7 @@ impl Opener {
             let meta = StateMeta {
                 lineage,
                 epoch,
+                ended_ms: self.clock.wall_ms(),
                 cut: request.inputs.iter().cloned().zip(cut.iter().copied()).collect(),
                 changelog: self
                     .changelog_partitions(request)
@@ -341,7 +342,7 @@ impl Opener {
                 request,
                 backend,
                 partitions: &partitions,
-                meta: interim_meta(decision, lineage, local),
+                meta: interim_meta(decision, lineage, local, self.clock.wall_ms()),
                 refuse_records: !has_pointer && !request.allow_empty_state,
             };
             let reached = replay.run(&assignments, &targets)?;
@@ -371,12 +372,13 @@ impl Opener {
 
 /// What the disk says about itself while a replay is under way: the epoch it had, so that an interrupted
 /// replay is recognised and goes on.
-fn interim_meta(decision: &Decision, lineage: Lineage, local: Option<&StateMeta>) -> StateMeta {
+fn interim_meta(decision: &Decision, lineage: Lineage, local: Option<&StateMeta>, now_ms: Millis) -> StateMeta {
     match (decision, local) {
         (Decision::Replay { .. }, Some(local)) => local.clone(),
         _ => StateMeta {
             lineage,
             epoch: Epoch(0),
+            ended_ms: now_ms,
             cut: BTreeMap::new(),
             changelog: BTreeMap::new(),
         },

@@ -37,7 +37,11 @@ pub fn topics_are_created_described_and_deleted(log: &dyn Log) {
         log,
         &topic,
         3,
-        &[("cleanup.policy", "compact"), ("max.message.bytes", "200000")],
+        &[
+            ("cleanup.policy", "compact"),
+            ("delete.retention.ms", "90000000"),
+            ("max.message.bytes", "200000"),
+        ],
     );
     let info = log
         .admin()
@@ -48,6 +52,7 @@ pub fn topics_are_created_described_and_deleted(log: &dyn Log) {
         (info.partitions, info.cleanup_policy.as_str(), info.max_message_bytes),
         (3, "compact", 200_000)
     );
+    assert_eq!(info.delete_retention_ms, 90_000_000);
     let again = TopicSpec {
         name: topic.as_str().into(),
         partitions: 3,

@@ -383,13 +383,25 @@ fn topics_that_do_not_fit_are_refused_before_anything_runs() {
     }
 
     let changelog = format!("{}-sums-changelog", app.name);
-    create(&*app.log, &changelog, 1, &[("cleanup.policy", "delete")]);
-    let error = app.start(app.settings()).err().expect("it is refused");
-    assert_eq!(error.code(), "TG4103");
-    assert!(
-        error.to_string().contains(&changelog) && error.to_string().contains("cleanup.policy"),
-        "{error}"
-    );
+    for (setting, config) in [
+        ("cleanup.policy", &[("cleanup.policy", "delete")][..]),
+        (
+            "delete.retention.ms",
+            &[("cleanup.policy", "compact"), ("delete.retention.ms", "60000")],
+        ),
+    ] {
+        create(&*app.log, &changelog, 1, config);
+        let error = app.start(app.settings()).err().expect("it is refused");
+        assert_eq!(error.code(), "TG4103");
+        assert!(
+            error.to_string().contains(&changelog) && error.to_string().contains(setting),
+            "{error}"
+        );
+        app.log
+            .admin()
+            .delete_topic(&changelog, PATIENCE)
+            .expect("the topic can be deleted");
+    }
 }
 
 #[test]

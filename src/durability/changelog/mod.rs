@@ -8,6 +8,11 @@ use std::sync::Arc;
 use crate::ids::StoreId;
 use crate::log::{BatchSource, TopicSpec};
 use crate::state::Overlay;
+use crate::time::Millis;
+
+/// How long a changelog keeps the record of a deletion at least, in milliseconds (`delete.retention.ms`, a day as is Kafka's
+/// default). A replay from an earlier offset could miss deletions.
+pub const DELETIONS_KEPT_MS: Millis = 86_400_000;
 
 /// Name of a store's changelog topic, as Kafka Streams names it.
 pub fn topic_name(application_id: &str, store: &str) -> Arc<str> {
@@ -23,6 +28,7 @@ pub fn topic_spec(application_id: &str, store: &str, partitions: i32, replicatio
         replication,
         config: vec![
             ("cleanup.policy".into(), "compact".into()),
+            ("delete.retention.ms".into(), DELETIONS_KEPT_MS.to_string()),
             ("message.timestamp.type".into(), "CreateTime".into()),
         ],
     }

@@ -14,14 +14,14 @@ use crate::log::{Isolation, Slot, TopicInfo, TopicSpec, Watermarks};
 const NAME_MAX_BYTES: usize = 249;
 /// Kafka's default for `max.message.bytes`.
 const DEFAULT_MAX_MESSAGE_BYTES: usize = 1_048_588;
+const DEFAULT_DELETE_RETENTION_MS: i64 = 86_400_000;
 
-/// Settings that a topic may have besides `cleanup.policy` and `max.message.bytes`; they are kept and not acted upon.
-const OTHER_SETTINGS: [&str; 25] = [
+/// Settings that a topic may have besides `cleanup.policy`, `delete.retention.ms` and `max.message.bytes`; they are kept and not acted upon.
+const OTHER_SETTINGS: [&str; 24] = [
     "compression.gzip.level",
     "compression.lz4.level",
     "compression.type",
     "compression.zstd.level",
-    "delete.retention.ms",
     "file.delete.delay.ms",
     "flush.messages",
     "flush.ms",
@@ -85,6 +85,7 @@ impl CleanupPolicy {
 pub(super) struct Topic {
     name: Arc<str>,
     cleanup_policy: CleanupPolicy,
+    delete_retention_ms: i64,
     max_message_bytes: usize,
     partitions: Vec<Partition>,
 }
@@ -105,6 +106,7 @@ impl Topic {
                 delete: true,
                 compact: false,
             },
+            delete_retention_ms: DEFAULT_DELETE_RETENTION_MS,
             max_message_bytes: DEFAULT_MAX_MESSAGE_BYTES,
             partitions: std::iter::repeat_with(Partition::default).take(partitions).collect(),
         };
@@ -118,6 +120,7 @@ impl Topic {
         let invalid = || BrokerError::InvalidConfig(format!("{name}={value}"));
         match name {
             "cleanup.policy" => self.cleanup_policy = CleanupPolicy::parse(value).ok_or_else(invalid)?,
+            "delete.retention.ms" => self.delete_retention_ms = value.parse().map_err(|_| invalid())?,
             "max.message.bytes" => {
                 let bytes: i32 = value.parse().map_err(|_| invalid())?;
                 self.max_message_bytes = usize::try_from(bytes).map_err(|_| invalid())?;
@@ -257,6 +260,7 @@ impl Request for DescribeTopic {
         let info = TopicInfo {
             partitions: topic.partitions.len() as i32,
             cleanup_policy: topic.cleanup_policy.name().to_owned(),
+            delete_retention_ms: topic.delete_retention_ms,
             max_message_bytes: topic.max_message_bytes,
         };
         Ok((id, info))

@@ -160,6 +160,7 @@ impl Admin for KafkaAdmin {
         Ok(Some(TopicInfo {
             partitions,
             cleanup_policy: setting("cleanup.policy"),
+            delete_retention_ms: setting("delete.retention.ms").parse().unwrap_or(0),
             max_message_bytes: setting("max.message.bytes").parse().unwrap_or(usize::MAX),
         }))
     }

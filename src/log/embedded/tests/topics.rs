@@ -12,6 +12,7 @@ fn a_topic_shows_what_it_was_created_with() {
         &[
             ("cleanup.policy", "compact"),
             ("max.message.bytes", "2000"),
+            ("delete.retention.ms", "5000"),
             ("retention.ms", "-1"),
         ],
     );
@@ -20,9 +21,11 @@ fn a_topic_shows_what_it_was_created_with() {
         (info.partitions, &*info.cleanup_policy, info.max_message_bytes),
         (3, "compact", 2000)
     );
+    assert_eq!(info.delete_retention_ms, 5_000);
     world.create("defaults", 1, &[]);
     let info = admin.topic("defaults", ANY).unwrap().unwrap();
     assert_eq!((&*info.cleanup_policy, info.max_message_bytes), ("delete", 1_048_588));
+    assert_eq!(info.delete_retention_ms, 86_400_000);
     let again = admin.create_topic(&spec("t", 1, &[]), ANY);
     assert!(matches!(again, Err(LogError::TopicExists { .. })));
 }
