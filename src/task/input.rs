@@ -41,6 +41,8 @@ pub struct Input {
     pub fetch_offset: i64,
     /// What the consumer knows about it.
     pub progress: InputProgress,
+    /// The offset that the last sealed epoch commits.
+    sealed_offset: i64,
     runs: VecDeque<Run>,
     buffered: usize,
 }
@@ -54,6 +56,7 @@ impl Input {
             next_offset: offset,
             fetch_offset: offset,
             progress: InputProgress::default(),
+            sealed_offset: offset,
             runs: VecDeque::new(),
             buffered: 0,
         }
@@ -116,6 +119,17 @@ impl Input {
     pub fn cut(&self) -> i64 {
         self.next_offset
     }
+
+    /// Whether the offset to commit has moved since the last sealed epoch: by records, or by control records alone.
+    pub fn has_moved(&self) -> bool {
+        self.next_offset != self.sealed_offset
+    }
+
+    /// Ends the epoch: answers the offset that it commits.
+    pub fn seal(&mut self) -> i64 {
+        self.sealed_offset = self.next_offset;
+        self.sealed_offset
+    }
 }
 
 #[cfg(test)]
@@ -169,5 +183,16 @@ mod tests {
             (6, 6),
             "a new assignment does not go back"
         );
+    }
+
+    #[test]
+    fn control_records_alone_move_an_input() {
+        let mut input = Input::new(0, TopicPartition::new("in", 0), 3);
+        assert!(!input.has_moved());
+        input.observe(at(4));
+        assert!(input.has_moved());
+        assert_eq!(input.seal(), 4);
+        input.observe(at(4));
+        assert!(!input.has_moved());
     }
 }

@@ -126,6 +126,12 @@ impl Task {
         self.records_in_epoch
     }
 
+    /// Whether there is something to commit: records were processed, or control records passed, as Kafka Streams'
+    /// `StreamTask.commitNeeded` sees it. Without the latter, a transactional input would show a lag for ever.
+    pub fn has_moved(&self) -> bool {
+        self.records_in_epoch > 0 || self.inputs.iter().any(Input::has_moved)
+    }
+
     /// Queues records `start..end` of `batch`, which belong to input `input`.
     pub fn enqueue(&mut self, input: usize, batch: &Arc<dyn RecordBatch>, start: u32, end: u32) {
         self.inputs[input].push(Arc::clone(batch), start, end);
@@ -253,8 +259,8 @@ impl Task {
             epoch: self.sealed_epoch,
             cut: self
                 .inputs
-                .iter()
-                .map(|input| (input.partition.clone(), input.cut()))
+                .iter_mut()
+                .map(|input| (input.partition.clone(), input.seal()))
                 .collect(),
             increment: self.scope.state.seal(),
             records: std::mem::take(&mut self.records_in_epoch),

@@ -7,7 +7,7 @@ use std::time::Duration;
 pub struct Facts {
     /// Time since an arbitrary fixed point.
     pub now: Duration,
-    /// Whether any task processed a record since the last seal.
+    /// Whether the inputs of any task moved on since the last seal.
     pub has_work: bool,
     /// Bytes in active overlays.
     pub overlay_bytes: usize,

@@ -80,9 +80,9 @@ pub(super) struct Running {
 const IDLE_COMMIT_INTERVAL: Duration = Duration::from_secs(3600);
 
 impl Running {
-    /// Whether the next epoch has to include this task: it processed records, or was not committed for long.
+    /// Whether the next epoch has to include this task: its inputs moved on, or were not committed for long.
     pub(super) fn has_work(&self, now: Duration) -> bool {
-        self.task.records_in_epoch() > 0 || now.saturating_sub(self.sealed_at) >= IDLE_COMMIT_INTERVAL
+        self.task.has_moved() || now.saturating_sub(self.sealed_at) >= IDLE_COMMIT_INTERVAL
     }
 
     /// Whether outputs wait to be handed to the producer.
