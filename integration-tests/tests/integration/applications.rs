@@ -438,12 +438,13 @@ fn a_state_directory_is_used_by_its_one_application_and_process_only() {
     end(instance);
 
     let other = Application::new(Arc::clone(&app.log), "others");
-    let mut settings = other.settings();
-    settings.state.dir = app.state.path().to_owned();
-    let error = other.start(settings).err().expect("it is refused");
+    let brought = other.state.path().join(&other.name);
+    std::fs::rename(app.state.path().join(&app.name), &brought).expect("the directory can be moved");
+    let error = other.start(other.settings()).err().expect("it is refused");
     assert_eq!(error.code(), "TG1102");
+    let brought = brought.display().to_string();
     assert!(
-        error.to_string().contains(&directory) && error.to_string().contains(&app.name),
+        error.to_string().contains(&brought) && error.to_string().contains(&app.name),
         "{error}"
     );
 }
