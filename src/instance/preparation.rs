@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use crate::durability::{PLAN_KEY, changelog};
 use crate::ids::TopicPartition;
@@ -22,6 +22,8 @@ const LAST_BACK_OFF: Duration = Duration::from_secs(5);
 /// A topic that another instance has just created is looked for this often, with a pause each time.
 const VISIBLE_ATTEMPTS: u32 = 100;
 const VISIBLE_PAUSE: Duration = Duration::from_millis(100);
+/// For so long a topic that somebody creates before the start may be unknown to the broker that is asked.
+const MISSING_GRACE: Duration = Duration::from_secs(5);
 const REPARTITION_SEGMENT_BYTES: u32 = 52_428_800;
 
 /// Checks and creates what an instance needs of the log.
@@ -33,15 +35,23 @@ pub(super) struct Preparation<'a> {
 }
 
 impl Preparation<'_> {
-    /// Everything, in order. Retries while no broker answers, until the start-up time-out.
+    /// Everything, in order. Retries while no broker answers, until the start-up time-out, and for a moment while a topic
+    /// is not there.
     pub(super) fn run(&self) -> Result<Topics, InstanceError> {
-        let deadline = self.clock.monotonic() + self.settings.startup_timeout;
+        let started = self.clock.monotonic();
+        let deadline = started + self.settings.startup_timeout;
+        let missing_until = deadline.min(started + MISSING_GRACE);
         let mut back_off = FIRST_BACK_OFF;
         let mut attempts = 0;
         loop {
             attempts += 1;
             let source = match self.attempt() {
                 Err(InstanceError::Log(source @ (LogError::Unreachable { .. } | LogError::TimedOut { .. }))) => source,
+                Err(missing @ InstanceError::MissingTopic { .. }) if self.clock.monotonic() < missing_until => {
+                    debug!(%missing, "looking again");
+                    std::thread::park_timeout(VISIBLE_PAUSE);
+                    continue;
+                }
                 other => return other,
             };
             if self.clock.monotonic() + back_off >= deadline {

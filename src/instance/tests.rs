@@ -327,6 +327,24 @@ fn consumed_records_of_a_repartition_topic_are_purged() {
 }
 
 #[test]
+fn a_topic_that_is_seen_a_moment_later_is_waited_for() {
+    let world = World::new();
+    let builder = Builder::new();
+    builder
+        .stream(&Topic::new("words", Utf8, Utf8))
+        .to(&Topic::new("late", Utf8, Utf8));
+    let topology = Arc::new(builder.build().expect("the topology is right"));
+    std::thread::scope(|scope| {
+        let started = scope.spawn(|| world.start(&topology, settings("late")));
+        std::thread::park_timeout(Duration::from_millis(50));
+        world.create("late");
+        let instance = started.join().expect("no panic").expect("the topic is there now");
+        instance.stop();
+        instance.join().expect("a clean end");
+    });
+}
+
+#[test]
 fn missing_topics_and_changed_plans_are_refused_by_name() {
     let world = World::new();
     let builder = Builder::new();
@@ -334,7 +352,11 @@ fn missing_topics_and_changed_plans_are_refused_by_name() {
         .stream(&Topic::new("nowhere", Utf8, Utf8))
         .to(&Topic::new("counts", Utf8, Utf8));
     let topology = Arc::new(builder.build().expect("the topology is right"));
-    match world.start(&topology, settings("missing")) {
+    let impatient = InstanceSettings {
+        startup_timeout: Duration::from_millis(50),
+        ..settings("missing")
+    };
+    match world.start(&topology, impatient) {
         Err(InstanceError::MissingTopic { topic, .. }) => assert_eq!(topic, "nowhere"),
         other => panic!("{:?}", other.err()),
     }

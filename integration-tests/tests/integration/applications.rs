@@ -363,7 +363,9 @@ fn topics_that_do_not_fit_are_refused_before_anything_runs() {
         output: app.output.clone(),
         dead_letters: app.dead_letters.clone(),
     };
-    let error = missing.start(app.settings()).err().expect("it is refused");
+    let mut impatient = app.settings();
+    impatient.startup_timeout = Duration::from_millis(500);
+    let error = missing.start(impatient).err().expect("it is refused");
     assert_eq!(error.code(), "TG4102");
     assert!(error.to_string().contains(&missing.input), "{error}");
 
