@@ -40,6 +40,7 @@ macro_rules! contract_tests {
             a_member_that_left_cannot_commit
             partitions_move_one_event_at_a_time
             a_static_member_comes_back_with_the_same_generation_and_another_member_id
+            what_a_static_member_was_giving_up_stays_with_nobody_until_the_next_join
             without_a_transaction_the_member_commits
         );
     };

@@ -20,10 +20,12 @@ use crate::time::Clock;
 use crate::topology::Topology;
 use crate::worker::{
     Opener, RestoreProgress, StateProvider, Threads, Topics, Turn, Worker, WorkerMetrics, WorkerParts, WorkerSettings,
+    commits_topic,
 };
 
 use super::error::InstanceError;
 use super::member::{Member, WorkerHandle};
+use super::orphans::OrphanWatch;
 use super::preparation::Preparation;
 use super::settings::{Backend, Guarantee, InstanceSettings};
 use super::states::{MemoryStates, RocksStates};
@@ -134,6 +136,19 @@ impl Instance {
             workers.push(factory.spawn(index, member.view(), &shared)?);
         }
         drop(factory);
+        let orphans = settings.instance_id.as_ref().map(|_| {
+            let partitions = (0..topics.sub_topologies()).flat_map(|sub| {
+                let lead = topics.lead(sub);
+                (0..topics.tasks(sub)).map(|partition| TopicPartition::new(Arc::clone(lead), partition))
+            });
+            OrphanWatch::new(
+                Arc::clone(&log),
+                &settings.application_id,
+                partitions.collect(),
+                commits_topic(&settings.application_id),
+                settings.session_timeout,
+            )
+        });
         let loop_state = Member::new(
             member,
             leads,
@@ -143,6 +158,7 @@ impl Instance {
             log,
             clock,
             purge_receiver,
+            orphans,
         );
         let thread = std::thread::Builder::new()
             .name("tidegate-member".into())

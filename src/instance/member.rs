@@ -17,6 +17,7 @@ use crate::worker::Command;
 
 use super::error::InstanceError;
 use super::instance::{Shared, worker_vanished};
+use super::orphans::OrphanWatch;
 use super::settings::InstanceSettings;
 
 const POLL: Duration = Duration::from_millis(50);
@@ -45,6 +46,8 @@ pub(super) struct Member {
     purgeable: Receiver<(TopicPartition, i64)>,
     purge: BTreeMap<TopicPartition, i64>,
     purged_at: Duration,
+    /// Of a static member only: the group makes up for a dynamic one that goes.
+    orphans: Option<OrphanWatch>,
 }
 
 impl Member {
@@ -58,6 +61,7 @@ impl Member {
         log: Arc<dyn Log>,
         clock: Arc<dyn Clock>,
         purgeable: Receiver<(TopicPartition, i64)>,
+        orphans: Option<OrphanWatch>,
     ) -> Self {
         Self {
             view: member.view(),
@@ -72,6 +76,7 @@ impl Member {
             clock,
             purgeable,
             purge: BTreeMap::new(),
+            orphans,
         }
     }
 
@@ -98,8 +103,16 @@ impl Member {
                 Err(worker_vanished(&ended.name))
             };
         }
+        if let Some(orphans) = &mut self.orphans {
+            orphans.step(self.clock.monotonic(), &self.shared.metrics.rebalances_forced);
+        }
         match self.member.poll(POLL) {
-            Ok(Some(event)) => self.serve(&event)?,
+            Ok(Some(event)) => {
+                self.serve(&event)?;
+                if let Some(orphans) = &mut self.orphans {
+                    orphans.event_served(self.clock.monotonic());
+                }
+            }
             Ok(None) => {}
             Err(LogError::NotAMember { .. }) if self.settings.instance_id.is_some() => {
                 let instance_id = self.settings.instance_id.clone().unwrap_or_default();

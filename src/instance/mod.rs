@@ -4,6 +4,7 @@ mod error;
 #[allow(clippy::module_inception)]
 mod instance;
 mod member;
+mod orphans;
 mod preparation;
 mod settings;
 mod states;

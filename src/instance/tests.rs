@@ -282,6 +282,36 @@ fn two_instances_share_the_tasks_and_take_over_from_each_other() {
 }
 
 #[test]
+fn partitions_that_a_static_instance_was_giving_up_when_it_stopped_find_an_owner() {
+    let world = World::new();
+    let named = |name: &str| InstanceSettings {
+        instance_id: Some(name.to_owned()),
+        ..settings("orphans")
+    };
+    let all: Vec<String> = words(2_000, 23).collect();
+    let first = world.start(&counting(), named("first")).expect("everything is there");
+    world.produce(all.clone());
+    world.wait_until_consumed("orphans", &[&first]);
+    first.stop();
+    first.join().expect("a clean end");
+    // The group takes some of its partitions from the first instance, which is not there to join again.
+    let second = world.start(&counting(), named("second")).expect("everything is there");
+    let first = world.start(&counting(), named("first")).expect("everything is there");
+    let more: Vec<String> = words(2_000, 29).collect();
+    world.produce(more.clone());
+    world.wait_until_consumed("orphans", &[&first, &second]);
+    let forced = first.counters().rebalances_forced.get() + second.counters().rebalances_forced.get();
+    assert!(forced > 0, "without it two tasks would have no owner");
+    for instance in [first, second] {
+        instance.stop();
+        instance.join().expect("a clean end");
+    }
+    let (counts, totals) = expected(&[all, more].concat());
+    assert_counted(&world, "counts", &counts);
+    assert_counted(&world, "totals", &totals);
+}
+
+#[test]
 fn at_least_once_counts_the_same_while_nothing_fails() {
     let world = World::new();
     let all: Vec<String> = words(1_000, 11).collect();

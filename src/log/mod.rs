@@ -7,6 +7,7 @@
 pub mod embedded;
 pub mod kafka;
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -505,6 +506,15 @@ pub struct CommittedOffset {
     pub metadata: String,
 }
 
+/// A group as its coordinator sees it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct GroupState {
+    /// Whether no rebalance is under way.
+    pub is_stable: bool,
+    /// What the members were given.
+    pub assigned: BTreeSet<TopicPartition>,
+}
+
 /// Low and high watermark of a partition: first offset that is there, and the end, open transactions included.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Watermarks {
@@ -556,4 +566,10 @@ pub trait Admin: Send + Sync {
         partitions: &[TopicPartition],
         timeout: Duration,
     ) -> LogResult<Vec<Option<CommittedOffset>>>;
+
+    /// The state of `group`; one that nobody ever joined has no members and is not stable.
+    ///
+    /// # Errors
+    /// [`LogError::Unreachable`], [`LogError::TimedOut`], [`LogError::Refused`].
+    fn group(&self, group: &str, timeout: Duration) -> LogResult<GroupState>;
 }

@@ -63,6 +63,8 @@ pub struct WorkerMetrics {
     pub apply_latency: Histogram,
     /// Turns in which the producer's queue was full.
     pub queue_full: Counter,
+    /// Rebalances that were forced because partitions belonged to no member.
+    pub rebalances_forced: Counter,
     /// Invariants found violated; must stay 0.
     pub invariant_violations: Counter,
     nodes: Mutex<BTreeMap<String, NodeCounts>>,
@@ -197,6 +199,11 @@ impl Source for WorkerMetrics {
             "tidegate_producer_queue_full_total",
             "Turns in which the producer's queue was full.",
             counter(&self.queue_full),
+        );
+        add(
+            "tidegate_rebalances_forced_total",
+            "Rebalances forced because partitions belonged to no member.",
+            counter(&self.rebalances_forced),
         );
         add(
             "tidegate_invariant_violations_total",

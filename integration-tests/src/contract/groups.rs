@@ -197,3 +197,45 @@ pub fn without_a_transaction_the_member_commits(log: &dyn Log) {
     assert!(matches!(refused, Err(LogError::NotAMember { .. })), "{refused:?}");
     assert_eq!(committed(log, &group, &partition), Some((4, "pointer".to_owned())));
 }
+
+/// A static member that dies between giving a partition up and joining again leaves it with nobody, until somebody joins.
+pub fn what_a_static_member_was_giving_up_stays_with_nobody_until_the_next_join(log: &dyn Log) {
+    let (input, unread, group) = (unique("input"), unique("unread"), unique("group"));
+    create(log, &input, 2, &[]);
+    create(log, &unread, 1, &[]);
+    let mut first = Member::join(log, &group, &input, Some("first"));
+    serve_until("the only member owns everything", &mut [&mut first], |members| {
+        members[0].owned.len() == 2
+    });
+    let mut second = Member::join(log, &group, &input, Some("second"));
+    first.obedient = false;
+    serve_until(
+        "the first is told to give one up",
+        &mut [&mut first, &mut second],
+        |members| matches!(members[0].open, Some(MemberEvent::Revoked(_))),
+    );
+    drop(first);
+    let mut first = Member::join(log, &group, &input, Some("first"));
+    serve_until("the first is back", &mut [&mut first, &mut second], |members| {
+        members[0].owned.len() == 1
+    });
+    let state = |log: &dyn Log| log.admin().group(&group, PATIENCE).expect("the group is there");
+    let orphaned = state(log);
+    assert!(orphaned.is_stable);
+    assert_eq!(orphaned.assigned, first.owned, "the other partition belongs to nobody");
+    assert!(second.owned.is_empty());
+
+    let mut passer_by = Member::join(log, &group, &unread, None);
+    serve_until(
+        "the partition has an owner",
+        &mut [&mut first, &mut second, &mut passer_by],
+        |members| members[0].owned.len() + members[1].owned.len() == 2 && !members[2].owned.is_empty(),
+    );
+    passer_by.leave();
+    serve_until("the group has settled", &mut [&mut first, &mut second], |_| {
+        let state = state(log);
+        state.is_stable && state.assigned.len() == 2
+    });
+    first.leave();
+    second.leave();
+}

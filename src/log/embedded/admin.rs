@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use super::broker::BrokerError;
 use super::link::{Interest, Link};
+use super::member::DescribeGroup;
 use super::offsets::FetchOffsets;
 use super::topic::{CreateTopic, DeleteRecords, DeleteTopic, DescribeTopic, ListOffsets};
 use crate::ids::TopicPartition;
-use crate::log::{Admin, CommittedOffset, LogError, LogResult, TopicInfo, TopicSpec, Watermarks};
+use crate::log::{Admin, CommittedOffset, GroupState, LogError, LogResult, TopicInfo, TopicSpec, Watermarks};
 
 /// See [`Admin`]; nothing but [`Admin::committed`] ever waits.
 pub(super) struct EmbeddedAdmin {
@@ -101,5 +102,10 @@ impl Admin for EmbeddedAdmin {
             operation: format!("reading the committed offsets of group {group} ({error})"),
             timeout_ms: u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX),
         })
+    }
+
+    fn group(&self, group: &str, _timeout: Duration) -> LogResult<GroupState> {
+        let answer = self.link.call(DescribeGroup(group.to_owned()));
+        answer.map_err(|error| refused("describing a group", group, &error))
     }
 }

@@ -13,7 +13,7 @@ use super::broker::BrokerError;
 use super::offsets::Offsets;
 use super::topic::Topics;
 use crate::ids::TopicPartition;
-use crate::log::{GroupMetadata, MemberEvent};
+use crate::log::{GroupMetadata, GroupState, MemberEvent};
 
 /// How long a rebalance waits for a member with an event in hand: what the Kafka adapter sets as `max.poll.interval.ms`.
 const REBALANCE_TIMEOUT: Duration = Duration::from_secs(120);
@@ -36,6 +36,17 @@ struct Member {
 }
 
 impl Member {
+    /// What the current generation gives it: without what it is still giving up.
+    fn assigned(&self) -> BTreeSet<TopicPartition> {
+        let mut assigned = self.owned.clone();
+        for event in &self.events {
+            if let MemberEvent::Revoked(partitions) = event {
+                assigned.retain(|partition| !partitions.contains(partition));
+            }
+        }
+        assigned
+    }
+
     fn expires_at(&self) -> Duration {
         self.last_heartbeat + self.session_timeout
     }
@@ -83,11 +94,12 @@ impl Group {
         };
         match former {
             Some(former) if former.generation >= 0 => {
-                if former.rejoins || former.topics != member.topics {
+                // What the former process was giving up stays with nobody: its rejoin is not made up for.
+                if former.topics != member.topics {
                     self.want_rebalance(now);
                 }
                 member.generation = former.generation;
-                member.owned = surviving(former);
+                member.owned = former.assigned();
                 let assigned = member.owned.iter().cloned().collect();
                 member.events.push_back(MemberEvent::Assigned(assigned));
             }
@@ -151,6 +163,14 @@ impl Group {
             self.want_rebalance(now);
         }
         Ok(())
+    }
+
+    /// What the coordinator says of the group.
+    pub fn state(&self) -> GroupState {
+        GroupState {
+            is_stable: !self.members.is_empty() && self.rebalance_wanted.is_none(),
+            assigned: self.members.values().flat_map(Member::assigned).collect(),
+        }
     }
 
     /// The member goes at once.
@@ -276,17 +296,4 @@ impl Member {
         // An assignment follows in every generation, even if nothing is added.
         self.events.push_back(MemberEvent::Assigned(added));
     }
-}
-
-/// What the successor of a static member has: all but what was being revoked.
-fn surviving(former: Member) -> BTreeSet<TopicPartition> {
-    let mut owned = former.owned;
-    for event in former.events {
-        if let MemberEvent::Revoked(partitions) = event {
-            for partition in partitions {
-                owned.remove(&partition);
-            }
-        }
-    }
-    owned
 }

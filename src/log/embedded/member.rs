@@ -8,7 +8,7 @@ use super::broker::{Broker, BrokerError, Request};
 use super::group::JoinSettings;
 use super::link::{Interest, Link};
 use crate::ids::TopicPartition;
-use crate::log::{GroupMember, GroupMetadata, GroupView, LogError, LogResult, MemberEvent, MemberSettings};
+use crate::log::{GroupMember, GroupMetadata, GroupState, GroupView, LogError, LogResult, MemberEvent, MemberSettings};
 
 /// What the member knows of itself, shared with its views.
 struct Identity {
@@ -298,5 +298,17 @@ impl Request for Leave {
         broker.group_mut(&self.0.group).leave(&self.0, now)?;
         broker.group_changed(&self.0.group);
         Ok(())
+    }
+}
+
+/// Asks for the state of a group.
+#[derive(Clone, Debug)]
+pub(super) struct DescribeGroup(pub String);
+
+impl Request for DescribeGroup {
+    type Answer = GroupState;
+
+    fn handle(self, broker: &mut Broker, _now: Duration) -> Result<GroupState, BrokerError> {
+        Ok(broker.group_mut(&self.0).state())
     }
 }

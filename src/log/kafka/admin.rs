@@ -10,7 +10,7 @@ use super::not_made;
 use super::raw::{self, Client, Code, Event, Kind, NativeError, NewTopic, PartitionList, Queue, Topic};
 use super::settings::KafkaSettings;
 use crate::ids::TopicPartition;
-use crate::log::{Admin, CommittedOffset, LogError, LogResult, TopicInfo, TopicSpec, Watermarks};
+use crate::log::{Admin, CommittedOffset, GroupState, LogError, LogResult, TopicInfo, TopicSpec, Watermarks};
 
 /// Pause between two looks at something that is about to change.
 const PAUSE: Duration = Duration::from_millis(20);
@@ -278,5 +278,15 @@ impl Admin for KafkaAdmin {
             );
         }
         Ok(offsets)
+    }
+
+    fn group(&self, group: &str, timeout: Duration) -> LogResult<GroupState> {
+        let admin = self.general()?;
+        let described = admin.client.describe_group(group, timeout);
+        let (is_stable, assigned) = admin.outcome(described, "describing group", group, timeout)?;
+        Ok(GroupState {
+            is_stable,
+            assigned: assigned.into_iter().map(|result| result.partition).collect(),
+        })
     }
 }

@@ -276,7 +276,7 @@ fn a_static_member_that_stays_away_for_too_long_loses_its_partitions() {
 }
 
 #[test]
-fn what_was_being_revoked_is_free_when_a_static_member_restarts() {
+fn what_was_being_revoked_stays_with_nobody_when_a_static_member_restarts() {
     let world = world_with_partitions(2);
     let mut one = world.member(Some("one"));
     one.serve_all();
@@ -286,6 +286,15 @@ fn what_was_being_revoked_is_free_when_a_static_member_restarts() {
     drop(one);
     let mut restarted = world.member(Some("one"));
     assert_eq!(restarted.serve(), Some(Assigned(t([0]))));
+    assert_eq!(other.serve(), None);
+    let state = world.log.admin().group(GROUP, ANY).unwrap();
+    assert!(state.is_stable);
+    assert_eq!(state.assigned, t([0]).into_iter().collect());
+    // Whoever joins makes the group look at all partitions again.
+    world.create("elsewhere", 1, &[]);
+    let mut passer_by = world.subscriber(None, &["elsewhere"]);
+    let elsewhere = vec![TopicPartition::new("elsewhere", 0)];
+    assert_eq!(passer_by.serve(), Some(Assigned(elsewhere)));
     assert_eq!(other.serve(), Some(Assigned(t([1]))));
 }
 

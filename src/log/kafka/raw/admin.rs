@@ -161,6 +161,45 @@ impl Client {
         }
     }
 
+    /// Whether a group is stable, and what its members were given.
+    pub fn describe_group(
+        self: &Arc<Self>,
+        group: &str,
+        timeout: Duration,
+    ) -> Result<(bool, Vec<PartitionResult>), NativeError> {
+        let name = native_text(group)?;
+        let queue = self.answer_queue()?;
+        let options = self.options(timeout, false)?;
+        let stable = sys::rd_kafka_consumer_group_state_t::RD_KAFKA_CONSUMER_GROUP_STATE_STABLE;
+        let mut is_stable = false;
+        let mut assigned = Vec::new();
+        // SAFETY: as in `create_topic`; members and their partitions belong to the description, which the event owns.
+        unsafe {
+            sys::rd_kafka_DescribeConsumerGroups(self.ptr(), &mut name.as_ptr(), 1, options.ptr(), queue.ptr());
+            let event = answer(&queue, timeout)?;
+            let result = sys::rd_kafka_event_DescribeConsumerGroups_result(event.ptr());
+            let mut count = 0;
+            for group in slice(
+                sys::rd_kafka_DescribeConsumerGroups_result_groups(result, &mut count),
+                count,
+            ) {
+                let error = sys::rd_kafka_ConsumerGroupDescription_error(*group);
+                if !error.is_null() {
+                    let reason = owned_text(sys::rd_kafka_error_string(error));
+                    failed(sys::rd_kafka_error_code(error), reason)?;
+                }
+                is_stable = sys::rd_kafka_ConsumerGroupDescription_state(*group) == stable;
+                for member in 0..sys::rd_kafka_ConsumerGroupDescription_member_count(*group) {
+                    let member = sys::rd_kafka_ConsumerGroupDescription_member(*group, member);
+                    let assignment = sys::rd_kafka_MemberDescription_assignment(member);
+                    let partitions = sys::rd_kafka_MemberAssignment_partitions(assignment);
+                    assigned.extend(PartitionList::read_native(partitions.cast_mut()));
+                }
+            }
+        }
+        Ok((is_stable, assigned))
+    }
+
     /// All settings of a topic, by name.
     pub fn topic_config(
         self: &Arc<Self>,
