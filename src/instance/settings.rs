@@ -112,9 +112,9 @@ impl InstanceSettings {
             state: StateSettings {
                 dir: PathBuf::from("state"),
                 backend: Backend::RocksDb,
-                cache_bytes: 48 * MIB,
-                block_cache_bytes: 32 * MIB,
-                write_buffer_bytes: 32 * MIB,
+                cache_bytes: 64 * MIB,
+                block_cache_bytes: 16 * MIB,
+                write_buffer_bytes: 28 * MIB,
             },
             default_on_error: OnError::Stop,
             on_error: BTreeMap::new(),

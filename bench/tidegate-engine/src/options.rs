@@ -4,10 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
-use tidegate::instance::{Backend, Guarantee, InstanceSettings, StateSettings};
-use tidegate::operators::OnError;
-
-const MIB: usize = 1 << 20;
+use tidegate::instance::{Guarantee, InstanceSettings};
 
 /// What is done with the records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -56,9 +53,9 @@ pub struct Options {
     /// Whether an epoch is a transaction.
     #[arg(long, value_enum, default_value = "exactly_once")]
     pub guarantee: GuaranteeOption,
-    /// Bytes for recent values in front of RocksDB.
-    #[arg(long, default_value_t = 48 * MIB)]
-    pub cache_bytes: usize,
+    /// Bytes for recent values in front of RocksDB; as shipped without it.
+    #[arg(long)]
+    pub cache_bytes: Option<usize>,
     /// Commit interval in milliseconds.
     #[arg(long, default_value_t = 100)]
     pub commit_ms: u64,
@@ -70,37 +67,20 @@ pub struct Options {
 impl Options {
     /// What the instance is told: everything that has no option as the service ships it.
     pub fn settings(&self) -> InstanceSettings {
-        InstanceSettings {
-            application_id: self.app_id.clone(),
-            instance_id: None,
-            workers: self.threads,
-            guarantee: match self.guarantee {
-                GuaranteeOption::ExactlyOnce => Guarantee::ExactlyOnce,
-                GuaranteeOption::AtLeastOnce => Guarantee::AtLeastOnce,
-            },
-            commit_interval: Duration::from_millis(self.commit_ms),
-            overlay_max_bytes: 16 * MIB,
-            parked_max_bytes: 16 * MIB,
-            buffered_max_records: 100_000,
-            max_task_idle: Duration::ZERO,
-            transaction_timeout: Duration::from_secs(60),
-            session_timeout: Duration::from_millis(self.session_timeout_ms),
-            startup_timeout: Duration::from_secs(60),
-            revoke_timeout: Duration::from_secs(20),
-            restore_timeout: Duration::from_secs(300),
-            purge_interval: Duration::from_secs(30),
-            replication_factor: None,
-            state: StateSettings {
-                dir: self.state_dir.clone(),
-                backend: Backend::RocksDb,
-                cache_bytes: self.cache_bytes,
-                block_cache_bytes: 32 * MIB,
-                write_buffer_bytes: 32 * MIB,
-            },
-            default_on_error: OnError::Stop,
-            on_error: std::collections::BTreeMap::new(),
-            dead_letter_topic: None,
-            allow_empty_state: false,
+        let mut settings = InstanceSettings::new(&self.app_id);
+        settings.workers = self.threads;
+        settings.guarantee = match self.guarantee {
+            GuaranteeOption::ExactlyOnce => Guarantee::ExactlyOnce,
+            GuaranteeOption::AtLeastOnce => Guarantee::AtLeastOnce,
+        };
+        settings.commit_interval = Duration::from_millis(self.commit_ms);
+        // As Kafka Streams has it: a machine this busy may take long to commit.
+        settings.transaction_timeout = Duration::from_secs(60);
+        settings.session_timeout = Duration::from_millis(self.session_timeout_ms);
+        settings.state.dir.clone_from(&self.state_dir);
+        if let Some(cache_bytes) = self.cache_bytes {
+            settings.state.cache_bytes = cache_bytes;
         }
+        settings
     }
 }

@@ -64,7 +64,7 @@ pub struct KafkaSettings {
     pub transaction_timeout: Duration,
     /// How long a record may wait for others to share its request; a commit does not wait for it.
     pub linger: Duration,
-    /// Bytes that one consumer may hold ready.
+    /// Bytes of records that one consumer may hold ready per partition.
     pub fetch_buffer_bytes: usize,
     /// Bytes that one producer may hold until they are acknowledged.
     pub send_buffer_bytes: usize,
@@ -84,7 +84,7 @@ impl KafkaSettings {
             admin: Properties::new(),
             transaction_timeout: Duration::from_secs(60),
             linger: Duration::from_millis(5),
-            fetch_buffer_bytes: 8 << 20,
+            fetch_buffer_bytes: 4 << 20,
             send_buffer_bytes: 64 << 20,
             send_buffer_records: 250_000,
         }
@@ -152,6 +152,10 @@ impl KafkaSettings {
         };
         let defaults = [
             ("queued.max.messages.kbytes", kilobytes(self.fetch_buffer_bytes)),
+            // Per partition; each costs the client four times what a small record has in bytes, which no limit counts.
+            ("queued.min.messages", "2500".to_owned()),
+            // Per partition and request.
+            ("fetch.message.max.bytes", "262144".to_owned()),
             // The default of a second starves a fast reader whenever it has drained its queue.
             ("fetch.queue.backoff.ms", "10".to_owned()),
             ("fetch.wait.max.ms", "100".to_owned()),

@@ -124,8 +124,8 @@ pub const OPTIONS: &[OptionSpec] = &[
     option(
         "kafka.fetch_buffer",
         size(MIB),
-        Some("\"8MiB\""),
-        "Memory for records that the client has fetched ahead, per worker.",
+        Some("\"4MiB\""),
+        "Records that the client fetches ahead, per worker and partition. It keeps some 2,500 records ready where they are smaller than that.",
     ),
     option(
         "kafka.send_buffer",
@@ -252,19 +252,19 @@ pub const OPTIONS: &[OptionSpec] = &[
     option(
         "state.cache",
         size(0),
-        Some("\"48MiB\""),
+        Some("\"64MiB\""),
         "Memory for recent values in front of the backend, for the whole instance. 0B switches it off. Never changes results.",
     ),
     option(
         "state.block_cache",
         size(MIB),
-        Some("\"32MiB\""),
+        Some("\"16MiB\""),
         "Memory for RocksDB's block cache, shared by all tasks.",
     ),
     option(
         "state.write_buffer",
         size(MIB),
-        Some("\"32MiB\""),
+        Some("\"28MiB\""),
         "Memory for RocksDB's write buffers, shared by all tasks.",
     ),
     option(

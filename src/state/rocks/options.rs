@@ -13,6 +13,16 @@ const MAX_MEMTABLE_BYTES: usize = 16 * MIB;
 /// Every open database reserves at least one such piece per store that was written.
 const ARENA_PIECE_BYTES: usize = 256 * KIB;
 const MAX_OPEN_FILES: i32 = 256;
+/// The first two levels are rewritten all the time and hold little; what is compressed there costs more than it saves.
+const COMPRESSION: [DBCompressionType; 7] = [
+    DBCompressionType::None,
+    DBCompressionType::None,
+    DBCompressionType::Lz4,
+    DBCompressionType::Lz4,
+    DBCompressionType::Lz4,
+    DBCompressionType::Lz4,
+    DBCompressionType::Lz4,
+];
 
 /// What the databases of all tasks of one instance share, so that their memory is bounded together.
 pub struct RocksShared {
@@ -77,7 +87,7 @@ impl RocksShared {
         // Writes go on while one is being flushed; the manager bounds them all together.
         options.set_max_write_buffer_number(3);
         options.set_arena_block_size(ARENA_PIECE_BYTES);
-        options.set_compression_type(DBCompressionType::Lz4);
+        options.set_compression_per_level(&COMPRESSION);
         // A key that is absent, as most new keys are, then costs no walk through the memtable.
         options.set_memtable_prefix_bloom_ratio(0.05);
         options.set_memtable_whole_key_filtering(true);

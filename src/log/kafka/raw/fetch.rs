@@ -175,10 +175,11 @@ impl Messages {
         let mut native = ptr::null_mut();
         // SAFETY: the message is alive, and no other thread parses its headers; the list belongs to the message.
         unsafe {
-            if NativeError::from_code(sys::rd_kafka_message_headers(message, &mut native)).is_err() {
-                return Headers::default();
+            // Most records have none, and say so by an error: its text is not worth building for each of them.
+            match sys::rd_kafka_message_headers(message, &mut native) {
+                sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR => read_headers(native),
+                _ => Headers::default(),
             }
-            read_headers(native)
         }
     }
 }
