@@ -296,6 +296,11 @@ fn partitions_that_a_static_instance_was_giving_up_when_it_stopped_find_an_owner
     first.join().expect("a clean end");
     // The group takes some of its partitions from the first instance, which is not there to join again.
     let second = world.start(&counting(), named("second")).expect("everything is there");
+    let started = world.clock.monotonic();
+    while !second.status().ready {
+        assert!(world.clock.monotonic() - started < DEADLINE, "{:?}", second.status());
+        std::thread::yield_now();
+    }
     let first = world.start(&counting(), named("first")).expect("everything is there");
     let more: Vec<String> = words(2_000, 29).collect();
     world.produce(more.clone());

@@ -1,6 +1,6 @@
 //! Topic administration and reads of offsets. Every call blocks, bounded by its time-out.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -283,10 +283,60 @@ impl Admin for KafkaAdmin {
     fn group(&self, group: &str, timeout: Duration) -> LogResult<GroupState> {
         let admin = self.general()?;
         let described = admin.client.describe_group(group, timeout);
-        let (is_stable, assigned) = admin.outcome(described, "describing group", group, timeout)?;
-        Ok(GroupState {
-            is_stable,
-            assigned: assigned.into_iter().map(|result| result.partition).collect(),
-        })
+        let (is_stable, assignments) = admin.outcome(described, "describing group", group, timeout)?;
+        let mut assigned = BTreeSet::new();
+        for assignment in &assignments {
+            let partitions = decode_assignment(assignment).ok_or_else(|| LogError::Fatal {
+                operation: format!("describing group {group}"),
+                reason: "a member's assignment is not what consumers write".to_owned(),
+            })?;
+            assigned.extend(partitions);
+        }
+        Ok(GroupState { is_stable, assigned })
+    }
+}
+
+/// What a member was given, as `ConsumerProtocolAssignment` encodes it: version (2 bytes), number of topics (4), then for each the length of
+/// its name (2), the name, the number of partitions (4) and the partitions (4 each). What follows is the members' own.
+fn decode_assignment(bytes: &[u8]) -> Option<Vec<TopicPartition>> {
+    let mut rest = bytes;
+    if rest.is_empty() {
+        return Some(Vec::new()); // A member that has not been given anything yet.
+    }
+    let _version = i16::from_be_bytes(take(&mut rest)?);
+    let topics = i32::from_be_bytes(take(&mut rest)?);
+    let mut partitions = Vec::new();
+    for _ in 0..topics {
+        let name_bytes = usize::try_from(i16::from_be_bytes(take(&mut rest)?)).ok()?;
+        let (name, after) = rest.split_at_checked(name_bytes)?;
+        let name: Arc<str> = std::str::from_utf8(name).ok()?.into();
+        rest = after;
+        for _ in 0..i32::from_be_bytes(take(&mut rest)?) {
+            let partition = i32::from_be_bytes(take(&mut rest)?);
+            partitions.push(TopicPartition::new(Arc::clone(&name), partition));
+        }
+    }
+    Some(partitions)
+}
+
+fn take<const N: usize>(rest: &mut &[u8]) -> Option<[u8; N]> {
+    let (taken, after) = rest.split_first_chunk::<N>()?;
+    *rest = after;
+    Some(*taken)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_assignment_is_read_as_consumers_write_it() {
+        let bytes = b"\0\x01\0\0\0\x02\0\x02in\0\0\0\x02\0\0\0\0\0\0\0\x05\0\x01x\0\0\0\0\xff\xff\xff\xff";
+        let expected = [TopicPartition::new("in", 0), TopicPartition::new("in", 5)];
+        assert_eq!(decode_assignment(bytes), Some(expected.to_vec()));
+        assert_eq!(decode_assignment(b""), Some(Vec::new()));
+        for end in 1..bytes.len() - 4 {
+            assert_eq!(decode_assignment(&bytes[..end]), None, "cut after {end} bytes");
+        }
     }
 }

@@ -68,6 +68,23 @@ unsafe fn slice<'a, T>(list: *mut *const T, count: usize) -> &'a [*const T] {
     }
 }
 
+/// # Safety
+/// `array` is null or points to `count` elements that stay valid during `'a`.
+unsafe fn elements<'a, T>(array: *mut T, count: std::ffi::c_int) -> &'a [T] {
+    match usize::try_from(count) {
+        // SAFETY: by this function's contract.
+        Ok(count) if !array.is_null() => unsafe { std::slice::from_raw_parts(array, count) },
+        _ => &[],
+    }
+}
+
+/// # Safety
+/// `list` is a list of groups of the caller, who does not use it afterwards.
+unsafe extern "C" fn destroy_groups(list: *mut sys::rd_kafka_group_list) {
+    // SAFETY: by this function's contract.
+    unsafe { sys::rd_kafka_group_list_destroy(list) }
+}
+
 impl Client {
     fn options(&self, timeout: Duration, operation: bool) -> Result<Options, NativeError> {
         let mut text: [c_char; 128] = [0; 128];
@@ -161,43 +178,33 @@ impl Client {
         }
     }
 
-    /// Whether a group is stable, and what its members were given.
-    pub fn describe_group(
-        self: &Arc<Self>,
-        group: &str,
-        timeout: Duration,
-    ) -> Result<(bool, Vec<PartitionResult>), NativeError> {
+    /// Whether a group is stable, and what its members were given, each as the consumer protocol encodes it.
+    ///
+    /// By the older call: the one of the administration interface fails an assertion of librdkafka 2.12 and ends the
+    /// process when the coordinator goes away in the middle of it (`rd_kafka_enq_once_del_source_return`).
+    pub fn describe_group(&self, group: &str, timeout: Duration) -> Result<(bool, Vec<Vec<u8>>), NativeError> {
         let name = native_text(group)?;
-        let queue = self.answer_queue()?;
-        let options = self.options(timeout, false)?;
-        let stable = sys::rd_kafka_consumer_group_state_t::RD_KAFKA_CONSUMER_GROUP_STATE_STABLE;
+        let mut list: *const sys::rd_kafka_group_list = std::ptr::null();
         let mut is_stable = false;
-        let mut assigned = Vec::new();
-        // SAFETY: as in `create_topic`; members and their partitions belong to the description, which the event owns.
+        let mut assignments = Vec::new();
+        // SAFETY: handle and name are alive; the list is ours, is read while it is alive, and its arrays have the lengths given.
         unsafe {
-            sys::rd_kafka_DescribeConsumerGroups(self.ptr(), &mut name.as_ptr(), 1, options.ptr(), queue.ptr());
-            let event = answer(&queue, timeout)?;
-            let result = sys::rd_kafka_event_DescribeConsumerGroups_result(event.ptr());
-            let mut count = 0;
-            for group in slice(
-                sys::rd_kafka_DescribeConsumerGroups_result_groups(result, &mut count),
-                count,
-            ) {
-                let error = sys::rd_kafka_ConsumerGroupDescription_error(*group);
-                if !error.is_null() {
-                    let reason = owned_text(sys::rd_kafka_error_string(error));
-                    failed(sys::rd_kafka_error_code(error), reason)?;
-                }
-                is_stable = sys::rd_kafka_ConsumerGroupDescription_state(*group) == stable;
-                for member in 0..sys::rd_kafka_ConsumerGroupDescription_member_count(*group) {
-                    let member = sys::rd_kafka_ConsumerGroupDescription_member(*group, member);
-                    let assignment = sys::rd_kafka_MemberDescription_assignment(member);
-                    let partitions = sys::rd_kafka_MemberAssignment_partitions(assignment);
-                    assigned.extend(PartitionList::read_native(partitions.cast_mut()));
+            let code = sys::rd_kafka_list_groups(self.ptr(), name.as_ptr(), &mut list, timeout_ms(timeout));
+            // There may be a list beside an error: what some of the brokers have answered.
+            let list = Owned::new(list.cast_mut(), destroy_groups);
+            NativeError::from_code(code)?;
+            let list = list?;
+            let groups = elements((*list.ptr()).groups, (*list.ptr()).group_cnt);
+            for group in groups.iter().filter(|found| owned_text(found.group) == group) {
+                NativeError::from_code(group.err)?;
+                is_stable = owned_text(group.state) == "Stable";
+                for member in elements(group.members, group.member_cnt) {
+                    let bytes = elements(member.member_assignment.cast::<u8>(), member.member_assignment_size);
+                    assignments.push(bytes.to_vec());
                 }
             }
         }
-        Ok((is_stable, assigned))
+        Ok((is_stable, assignments))
     }
 
     /// All settings of a topic, by name.
