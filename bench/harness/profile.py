@@ -1,8 +1,11 @@
 """PROFILE.md: where the engine's CPU time goes, by thread, by library and by function."""
 
+import re
 import subprocess
 
 _LINES = {"comm": 20, "dso": 10, "symbol": 40}
+# Names of generic functions are long.
+_NAME_CHARACTERS = 110
 _TITLES = {"comm": "By thread", "dso": "By library", "symbol": "By function"}
 
 
@@ -26,4 +29,6 @@ def _rows(data, key):
     entries = (line.strip() for line in report.splitlines() if line.strip() and not line.startswith("#"))
     for entry in list(entries)[: _LINES[key]]:
         share, name = entry.split(maxsplit=1)
+        # Newer versions of perf append empty columns of another report.
+        name = re.sub(r"(\s+-)+$", "", name)[:_NAME_CHARACTERS]
         yield f"| {share} | `{name.replace('|', chr(92) + '|')}` |"
