@@ -10,7 +10,7 @@ use crate::log::{Commit, CommitOffset, LogError, OutBatch};
 
 use super::error::WorkerError;
 use super::held::{CommitRecords, Moment, SealedEpoch, Stage};
-use super::worker::{Committing, MARKERS_WAIT, Worker, Writer};
+use super::worker::{Committing, Worker, Writer};
 
 /// Aborts in a row after which the pause before the next attempt stops growing.
 const ABORT_BACK_OFF_STEPS: u32 = 6;
@@ -104,9 +104,6 @@ impl Worker {
 
     fn committed(&mut self) -> Result<(), WorkerError> {
         self.transaction_open = false;
-        if self.settings.transactional_id.is_some() {
-            self.markers_written_at = self.clock.monotonic() + MARKERS_WAIT;
-        }
         self.aborts_in_a_row = 0;
         let Some(committing) = self.committing.take() else {
             return Ok(());

@@ -15,7 +15,7 @@ use super::background::{Background, Done};
 use super::command::Command;
 use super::epoch::{Action, EpochMachine, Facts, Limits};
 use super::error::WorkerError;
-use super::held::{Running, SealedEpoch, Tasks};
+use super::held::{SealedEpoch, Tasks};
 use super::metrics::WorkerMetrics;
 use super::settings::WorkerSettings;
 use super::topics::Topics;
@@ -28,12 +28,6 @@ const APPLY_BACKLOG_MAX: usize = 2;
 const IDLE_WAIT: Duration = Duration::from_millis(10);
 /// Longest wait for records while something else may end at any time.
 const BUSY_WAIT: Duration = Duration::from_millis(1);
-
-/// A transaction begins no earlier than this after the commit of the one before. While the broker still writes that one's markers
-/// it refuses the first partition of the next, and librdkafka (`rd_kafka_txn_handle_AddPartitionsToTxn`) then waits for 20 ms.
-pub(super) const MARKERS_WAIT: Duration = Duration::from_millis(4);
-/// Outputs of this size are handed over at once: sending them takes longer than the markers.
-const MARKERS_WAIT_MAX_BYTES: usize = 256 << 10;
 
 /// What a worker is made of.
 pub struct WorkerParts {
@@ -117,8 +111,6 @@ pub struct Worker {
     /// Partition counts of the topics written, known once a producer was prepared.
     pub(super) out_partitions: Vec<i32>,
     pub(super) transaction_open: bool,
-    /// When the markers of the last transaction are taken for written.
-    pub(super) markers_written_at: Duration,
     pub(super) queue_full: bool,
     pub(super) tasks: Tasks,
     pub(super) epochs: EpochMachine,
@@ -170,7 +162,6 @@ impl Worker {
             },
             out_partitions: Vec::new(),
             transaction_open: false,
-            markers_written_at: now,
             queue_full: false,
             tasks: Tasks::new(),
             epochs: EpochMachine::new(limits, now),
@@ -255,10 +246,7 @@ impl Worker {
     }
 
     fn intake_wait(&self) -> Duration {
-        let has_unsent = |running: &Running| running.has_unsent();
-        let busy = self.committing.is_some()
-            || self.ending.is_some()
-            || self.tasks.values().filter_map(|stage| stage.running()).any(has_unsent);
+        let busy = self.committing.is_some() || self.ending.is_some();
         let buffered = self
             .tasks
             .values()
@@ -350,7 +338,7 @@ impl Worker {
 
     /// Hands what the tasks have said to the producer, unless a commit is running: then it stays parked.
     pub(super) fn send_outputs(&mut self) -> Result<(), WorkerError> {
-        if self.committing.is_some() || self.waits_for_markers() {
+        if self.committing.is_some() {
             return Ok(());
         }
         let Writer::Ready(producer) = &mut self.writer else {
@@ -401,16 +389,6 @@ impl Worker {
             }
             Some(error) => self.writer_failed(error),
         }
-    }
-
-    /// Whether it is better to send a little later: see [`MARKERS_WAIT`].
-    fn waits_for_markers(&self) -> bool {
-        if self.transaction_open || self.clock.monotonic() >= self.markers_written_at {
-            return false;
-        }
-        let running = self.tasks.values().filter_map(|stage| stage.running());
-        let unsent: usize = running.map(|running| running.task.scope().outbox.bytes()).sum();
-        unsent < MARKERS_WAIT_MAX_BYTES
     }
 
     /// Ends a revocation or a stop once nothing of the epoch is left.
