@@ -27,6 +27,7 @@ use super::error::InstanceError;
 use super::member::{Member, WorkerHandle};
 use super::orphans::OrphanWatch;
 use super::preparation::Preparation;
+use super::seat::Seat;
 use super::settings::{Backend, Guarantee, InstanceSettings};
 use super::states::{MemoryStates, RocksStates};
 
@@ -107,13 +108,13 @@ impl Instance {
             failure: Mutex::new(None),
         });
         let leads = Leads::new((0..topics.sub_topologies()).map(|sub| (Arc::clone(topics.lead(sub)), sub)));
-        let member = log.member(&MemberSettings {
+        let membership = MemberSettings {
             group: settings.application_id.clone(),
             topics: leads.topics(),
             instance_id: settings.instance_id.clone(),
             session_timeout: settings.session_timeout,
-        });
-        let member = member.map_err(InstanceError::Log)?;
+        };
+        let seat = Seat::take(Arc::clone(&log), membership).map_err(InstanceError::Log)?;
         let opener = Arc::new(Opener {
             log: Arc::clone(&log),
             states,
@@ -133,7 +134,7 @@ impl Instance {
         };
         let mut workers = Vec::new();
         for index in 0..settings.workers.max(1) {
-            workers.push(factory.spawn(index, member.view(), &shared)?);
+            workers.push(factory.spawn(index, seat.view(), &shared)?);
         }
         drop(factory);
         let orphans = settings.instance_id.as_ref().map(|_| {
@@ -150,7 +151,7 @@ impl Instance {
             )
         });
         let loop_state = Member::new(
-            member,
+            seat,
             leads,
             workers,
             Arc::clone(&shared),

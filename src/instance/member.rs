@@ -10,7 +10,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use tracing::{info, warn};
 
 use crate::ids::{TaskId, TopicPartition};
-use crate::log::{GroupMember, GroupMetadata, GroupView, Log, LogError, MemberEvent};
+use crate::log::{GroupMetadata, GroupView, Log, LogError, LogResult, MemberEvent};
 use crate::membership::{Distribution, Leads};
 use crate::time::Clock;
 use crate::worker::Command;
@@ -18,6 +18,7 @@ use crate::worker::Command;
 use super::error::InstanceError;
 use super::instance::{Shared, worker_vanished};
 use super::orphans::OrphanWatch;
+use super::seat::Seat;
 use super::settings::InstanceSettings;
 
 const POLL: Duration = Duration::from_millis(50);
@@ -34,7 +35,7 @@ pub(super) struct WorkerHandle {
 
 /// The loop's state.
 pub(super) struct Member {
-    member: Box<dyn GroupMember>,
+    seat: Seat,
     view: Arc<dyn GroupView>,
     leads: Leads,
     distribution: Distribution,
@@ -53,7 +54,7 @@ pub(super) struct Member {
 impl Member {
     #[allow(clippy::too_many_arguments)] // The one caller names them all; a struct would only repeat the fields.
     pub(super) fn new(
-        member: Box<dyn GroupMember>,
+        seat: Seat,
         leads: Leads,
         workers: Vec<WorkerHandle>,
         shared: Arc<Shared>,
@@ -64,8 +65,8 @@ impl Member {
         orphans: Option<OrphanWatch>,
     ) -> Self {
         Self {
-            view: member.view(),
-            member,
+            view: seat.view(),
+            seat,
             leads,
             distribution: Distribution::new(workers.len()),
             workers,
@@ -106,18 +107,9 @@ impl Member {
         if let Some(orphans) = &mut self.orphans {
             orphans.step(self.clock.monotonic(), &self.shared.metrics.rebalances_forced);
         }
-        match self.member.poll(POLL) {
-            Ok(Some(event)) => {
-                self.serve(&event)?;
-                if let Some(orphans) = &mut self.orphans {
-                    orphans.event_served(self.clock.monotonic());
-                }
-            }
-            Ok(None) => {}
-            Err(LogError::NotAMember { .. }) if self.settings.instance_id.is_some() => {
-                let instance_id = self.settings.instance_id.clone().unwrap_or_default();
-                return Err(InstanceError::InstanceIdTaken { instance_id });
-            }
+        match self.serve_next() {
+            Ok(()) => {}
+            Err(LogError::NotAMember { .. }) if self.settings.instance_id.is_some() => self.fenced()?,
             Err(error @ (LogError::Unreachable { .. } | LogError::TimedOut { .. } | LogError::NotAMember { .. })) => {
                 tracing::debug!(%error, "membership");
             }
@@ -127,17 +119,46 @@ impl Member {
         Ok(())
     }
 
-    fn serve(&mut self, event: &MemberEvent) -> Result<(), InstanceError> {
-        match event {
-            MemberEvent::Assigned(partitions) => self.assigned(partitions, event),
-            MemberEvent::Revoked(partitions) => self.given_up(partitions, event, false),
-            MemberEvent::Lost(partitions) => self.given_up(partitions, event, true),
+    fn serve_next(&mut self) -> LogResult<()> {
+        let Some(event) = self.seat.member().poll(POLL)? else {
+            return Ok(());
+        };
+        match &event {
+            MemberEvent::Assigned(partitions) => self.assigned(partitions, &event)?,
+            MemberEvent::Revoked(partitions) => self.given_up(partitions, &event, false)?,
+            MemberEvent::Lost(partitions) => self.given_up(partitions, &event, true)?,
         }
+        if let Some(orphans) = &mut self.orphans {
+            orphans.event_served(self.clock.monotonic());
+        }
+        Ok(())
     }
 
-    fn assigned(&mut self, partitions: &[TopicPartition], event: &MemberEvent) -> Result<(), InstanceError> {
+    /// Somebody with this instance's static identity has joined: all tasks are lost. The identity is claimed once more; if it
+    /// is taken again soon, it is another process's.
+    fn fenced(&mut self) -> Result<(), InstanceError> {
+        self.shared.metrics.members_fenced.add(1);
+        if self.seat.has_rival(self.clock.monotonic()) {
+            let instance_id = self.settings.instance_id.clone().unwrap_or_default();
+            return Err(InstanceError::InstanceIdTaken { instance_id });
+        }
+        self.shared.joined.store(false, Ordering::SeqCst);
+        self.seat.take_again().map_err(InstanceError::Log)?;
+        let lost = self.distribution.all();
+        info!(tasks = %list(&lost), "tasks lost");
+        let group = self.view.metadata();
+        for (worker, tasks) in self.distribution.remove(&lost).into_iter().enumerate() {
+            // Nobody waits for it: a worker takes commands in order, so the tasks are closed before they can come back.
+            let (done, _) = bounded(1);
+            let group = group.clone();
+            self.tell(worker, Command::Lose { tasks, group, done });
+        }
+        Ok(())
+    }
+
+    fn assigned(&mut self, partitions: &[TopicPartition], event: &MemberEvent) -> LogResult<()> {
         let tasks = self.leads.tasks(partitions);
-        self.member.complete(event).map_err(InstanceError::Log)?;
+        self.seat.member().complete(event)?;
         let group = self.view.metadata();
         info!(generation = group.generation, tasks = %list(&tasks), "tasks assigned");
         for (worker, tasks) in self.distribution.add(&tasks).into_iter().enumerate() {
@@ -156,12 +177,7 @@ impl Member {
     }
 
     /// Takes tasks from the workers, waits for them within the budget, and gives the partitions up.
-    fn given_up(
-        &mut self,
-        partitions: &[TopicPartition],
-        event: &MemberEvent,
-        lost: bool,
-    ) -> Result<(), InstanceError> {
+    fn given_up(&mut self, partitions: &[TopicPartition], event: &MemberEvent, lost: bool) -> LogResult<()> {
         let tasks = self.leads.tasks(partitions);
         let group = self.view.metadata();
         info!(generation = group.generation, tasks = %list(&tasks), lost, "tasks taken away");
@@ -193,9 +209,9 @@ impl Member {
         while !waiting.is_empty() && self.clock.monotonic() < deadline && !self.shared.stop.load(Ordering::SeqCst) {
             waiting.retain(is_open);
             // The client must be polled to stay in the group; it reports nothing new before this event is completed.
-            let _ = self.member.poll(Duration::from_millis(2));
+            let _ = self.seat.member().poll(Duration::from_millis(2));
         }
-        self.member.complete(event).map_err(InstanceError::Log)?;
+        self.seat.member().complete(event)?;
         self.serve_generation(&self.view.metadata());
         Ok(())
     }
@@ -249,7 +265,7 @@ impl Member {
         for worker in &mut self.workers {
             let Some(thread) = worker.thread.take() else { continue };
             while !thread.is_finished() {
-                let _ = self.member.poll(Duration::from_millis(5)); // stays in the group until the last commit
+                let _ = self.seat.member().poll(Duration::from_millis(5)); // stays in the group until the last commit
             }
             if thread.join().is_err() {
                 let reason = "it panicked; see the log".to_owned();
@@ -259,7 +275,7 @@ impl Member {
                 });
             }
         }
-        self.member.leave();
+        self.seat.leave();
         self.shared.finished.store(true, Ordering::SeqCst);
     }
 }

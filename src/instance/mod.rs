@@ -6,6 +6,7 @@ mod instance;
 mod member;
 mod orphans;
 mod preparation;
+mod seat;
 mod settings;
 mod states;
 #[cfg(test)]

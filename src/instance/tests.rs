@@ -8,7 +8,9 @@ use std::time::Duration;
 use crate::codec::{I64Be, Utf8};
 use crate::ids::TopicPartition;
 use crate::log::embedded::EmbeddedLog;
-use crate::log::{Assignment, Commit, GroupMetadata, Isolation, Log, OutRecord, OutTopic, TopicSpec};
+use crate::log::{
+    Assignment, Commit, GroupMetadata, Isolation, Log, LogError, MemberSettings, OutRecord, OutTopic, TopicSpec,
+};
 use crate::operators::OnError;
 use crate::partitioner::partition_for;
 use crate::record::Headers;
@@ -312,6 +314,87 @@ fn partitions_that_a_static_instance_was_giving_up_when_it_stopped_find_an_owner
         instance.join().expect("a clean end");
     }
     let (counts, totals) = expected(&[all, more].concat());
+    assert_counted(&world, "counts", &counts);
+    assert_counted(&world, "totals", &totals);
+}
+
+/// Joins the group as a static member until somebody else takes the identity from it.
+fn impersonate(world: &World, application: &str, instance_id: &str) {
+    let settings = MemberSettings {
+        group: application.to_owned(),
+        topics: vec!["words".into(), format!("{application}-letters-repartition").into()],
+        instance_id: Some(instance_id.to_owned()),
+        session_timeout: Duration::from_secs(6),
+    };
+    let mut impostor = world.log.member(&settings).expect("a member");
+    let started = world.clock.monotonic();
+    loop {
+        match impostor.poll(Duration::from_millis(10)) {
+            Ok(Some(event)) => impostor.complete(&event).expect("it is a member"),
+            Ok(None) => {}
+            Err(LogError::NotAMember { .. }) => return,
+            Err(error) => panic!("{error}"),
+        }
+        assert!(
+            world.clock.monotonic() - started < DEADLINE,
+            "nobody claims the identity"
+        );
+    }
+}
+
+#[test]
+fn a_static_instance_that_was_fenced_once_claims_its_identity_and_goes_on() {
+    let world = World::new();
+    let named = InstanceSettings {
+        instance_id: Some("one".to_owned()),
+        ..settings("fenced")
+    };
+    let all: Vec<String> = words(2_000, 23).collect();
+    let instance = world.start(&counting(), named).expect("everything is there");
+    world.produce(all.clone());
+    world.wait_until_consumed("fenced", &[&instance]);
+    impersonate(&world, "fenced", "one");
+    let more: Vec<String> = words(2_000, 29).collect();
+    world.produce(more.clone());
+    world.wait_until_consumed("fenced", &[&instance]);
+    assert_eq!(instance.counters().members_fenced.get(), 1);
+    instance.stop();
+    instance.join().expect("a clean end");
+    let (counts, totals) = expected(&[all, more].concat());
+    assert_counted(&world, "counts", &counts);
+    assert_counted(&world, "totals", &totals);
+}
+
+#[test]
+fn of_two_static_instances_with_one_identity_one_stops_and_says_why() {
+    let world = World::new();
+    let named = || InstanceSettings {
+        instance_id: Some("one".to_owned()),
+        ..settings("rivals")
+    };
+    let all: Vec<String> = words(2_000, 23).collect();
+    world.produce(all.clone());
+    let mut instances = vec![
+        world.start(&counting(), named()).expect("everything is there"),
+        world.start(&counting(), named()).expect("everything is there"),
+    ];
+    let started = world.clock.monotonic();
+    let stopped = loop {
+        if let Some(stopped) = instances.iter().position(InstanceHandle::is_finished) {
+            break instances.remove(stopped);
+        }
+        assert!(world.clock.monotonic() - started < DEADLINE, "both go on");
+        std::thread::yield_now();
+    };
+    match stopped.join() {
+        Err(InstanceError::InstanceIdTaken { instance_id }) => assert_eq!(instance_id, "one"),
+        other => panic!("{other:?}"),
+    }
+    let kept = instances.remove(0);
+    world.wait_until_consumed("rivals", &[&kept]);
+    kept.stop();
+    kept.join().expect("a clean end");
+    let (counts, totals) = expected(&all);
     assert_counted(&world, "counts", &counts);
     assert_counted(&world, "totals", &totals);
 }

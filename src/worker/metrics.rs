@@ -63,6 +63,8 @@ pub struct WorkerMetrics {
     pub apply_latency: Histogram,
     /// Turns in which the producer's queue was full.
     pub queue_full: Counter,
+    /// Times that the instance's static identity was taken from it.
+    pub members_fenced: Counter,
     /// Rebalances that were forced because partitions belonged to no member.
     pub rebalances_forced: Counter,
     /// Invariants found violated; must stay 0.
@@ -199,6 +201,11 @@ impl Source for WorkerMetrics {
             "tidegate_producer_queue_full_total",
             "Turns in which the producer's queue was full.",
             counter(&self.queue_full),
+        );
+        add(
+            "tidegate_members_fenced_total",
+            "Times that this instance's static identity was taken from it.",
+            counter(&self.members_fenced),
         );
         add(
             "tidegate_rebalances_forced_total",
