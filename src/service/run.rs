@@ -93,7 +93,7 @@ fn kafka_settings(name: &str, configuration: &Configuration) -> KafkaSettings {
     out.linger = kafka.linger.0;
     out.fetch_buffer_bytes = kafka.fetch_buffer.as_usize();
     out.send_buffer_bytes = kafka.send_buffer.as_usize();
-    out
+    out.with_commit_interval(settings.commit.interval.0)
 }
 
 /// What the service needs of a running instance besides observing it.

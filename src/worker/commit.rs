@@ -109,9 +109,10 @@ impl Worker {
             return Ok(());
         };
         self.metrics.commits.add(1);
-        self.metrics
-            .commit_latency
-            .observe(self.clock.monotonic().saturating_sub(committing.started));
+        let now = self.clock.monotonic();
+        let took = now.saturating_sub(committing.started);
+        self.epochs.committed(now, took);
+        self.metrics.commit_latency.observe(took);
         for epoch in committing.epochs {
             self.metrics.records_committed.add(epoch.end.records);
             self.count_nodes(&epoch);

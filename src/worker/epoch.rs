@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+/// Time that follows a commit without a barrier by time, in commits of that length: at most a third of the time is commits.
+const REST: u32 = 2;
+
 /// What the machine has to know of the worker at one moment.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Facts {
@@ -56,6 +59,8 @@ pub struct Limits {
 pub struct EpochMachine {
     limits: Limits,
     last_seal: Duration,
+    /// No barrier by time before this: what the last commit cost the brokers is given back to them.
+    rest_until: Duration,
     draining: bool,
 }
 
@@ -65,6 +70,7 @@ impl EpochMachine {
         Self {
             limits,
             last_seal: now,
+            rest_until: now,
             draining: false,
         }
     }
@@ -89,15 +95,25 @@ impl EpochMachine {
         Action::Process
     }
 
+    /// A commit has ended at `now`. The next barrier keeps away from it for [`REST`] times as long as it took, but never
+    /// longer than the interval: brokers for which the interval is too short would otherwise do nothing but commit, and
+    /// each commit would take longer than the one before.
+    pub fn committed(&mut self, now: Duration, took: Duration) {
+        self.rest_until = now + (took * REST).min(self.limits.interval);
+    }
+
     /// The epoch is gone: the next one begins at `now`.
     pub fn reset(&mut self, now: Duration) {
         self.draining = false;
         self.last_seal = now;
+        self.rest_until = now;
     }
 
     /// Time until the barrier is due, if there is work.
     pub fn until_due(&self, now: Duration) -> Duration {
-        (self.last_seal + self.limits.interval).saturating_sub(now)
+        (self.last_seal + self.limits.interval)
+            .max(self.rest_until)
+            .saturating_sub(now)
     }
 
     fn is_due(&self, facts: &Facts) -> bool {
@@ -158,6 +174,35 @@ mod tests {
             "the next interval counts from the seal"
         );
         assert_eq!(machine.next(&facts(351)), Action::Barrier);
+    }
+
+    #[test]
+    fn commits_that_take_long_are_followed_by_a_rest_of_an_interval_at_most() {
+        let at = Duration::from_millis;
+        let mut machine = machine();
+        assert_eq!(machine.next(&facts(100)), Action::Barrier);
+        assert_eq!(machine.next(&facts(100)), Action::Seal);
+        machine.committed(at(130), at(30));
+        assert_eq!(
+            machine.until_due(at(130)),
+            at(70),
+            "the interval is longer than the rest"
+        );
+        machine.committed(at(180), at(45));
+        assert_eq!(machine.until_due(at(180)), at(90), "twice as long as the commit took");
+        assert_eq!(machine.next(&facts(259)), Action::Process);
+        let waiting = Facts {
+            forced: true,
+            ..facts(259)
+        };
+        assert_eq!(
+            machine.next(&waiting),
+            Action::Barrier,
+            "nobody is kept waiting for a rest"
+        );
+        machine.reset(at(300));
+        machine.committed(at(900), at(600));
+        assert_eq!(machine.until_due(at(900)), at(100), "at most the interval");
     }
 
     #[test]

@@ -41,8 +41,10 @@ fn main() -> ExitCode {
 
 fn run(options: &Options) -> Result<(), Failure> {
     let topology = Arc::new(workload::topology(options)?);
-    let log = KafkaLog::new(KafkaSettings::new(options.bootstrap.as_str()))?;
-    let instance = Instance::start(topology, options.settings(), log, Arc::new(SystemClock::default()))?;
+    let settings = options.settings();
+    let kafka = KafkaSettings::new(options.bootstrap.as_str()).with_commit_interval(settings.commit_interval);
+    let log = KafkaLog::new(kafka)?;
+    let instance = Instance::start(topology, settings, log, Arc::new(SystemClock::default()))?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(run_until_terminated(&instance))?;
     instance.join()?;

@@ -1,4 +1,4 @@
-//! Commits in a thread of their own: increments, flush, offsets, commit, all within one deadline.
+//! Commits in a thread of their own: increments, offsets, flush, commit, all within one deadline.
 //!
 //! librdkafka does not keep to the time-out of every call: sending offsets waits for an answer to its request, which a
 //! broker that hangs leaves open for `socket.timeout.ms`. So the deadline is watched from outside as well. A commit that
@@ -34,6 +34,11 @@ const OFFSETS_REQUEST_MAX_BYTES: usize = 900_000;
 
 /// What an offset takes in that batch besides its topic's name and its metadata, at most.
 const OFFSET_OVERHEAD_BYTES: usize = 100;
+
+/// librdkafka registers new partitions with the coordinator a millisecond after their first record. The coordinator takes one
+/// change at a time: if the offsets come second they are refused and sent again after a millisecond, but if the partitions
+/// do, librdkafka waits 20 ms. So the offsets let them go first.
+const REGISTRATION: Duration = Duration::from_micros(1500);
 
 /// How much later than its deadline a commit may tell its own outcome, which says more.
 const OVERRUN: Duration = Duration::from_millis(250);
@@ -162,11 +167,14 @@ impl Steps {
             })?;
             self.produce(topic, batch, deadline)?;
         }
-        self.flush(deadline)?;
-        match self.shared.transactional {
-            true => self.commit_transaction(commit, deadline),
-            false => self.commit_as_member(commit, deadline),
+        if !self.shared.transactional {
+            self.flush(deadline)?;
+            return self.commit_as_member(commit, deadline);
         }
+        let _ = self.shared.client.flush(REGISTRATION.min(deadline.remaining()));
+        self.add_offsets(commit, deadline)?;
+        self.flush(deadline)?;
+        self.commit_transaction(deadline)
     }
 
     /// Queues an increment. Its records are copied twice, once into a chunk and once by the client, which is cheaper
@@ -208,21 +216,30 @@ impl Steps {
         }
     }
 
-    fn commit_transaction(&self, commit: &Commit, deadline: &Deadline) -> LogResult<()> {
-        let client = &self.shared.client;
-        let in_time = |operation: &str| match deadline.is_over() {
-            true => Err(deadline.timed_out(operation)),
-            false => Ok(()),
-        };
+    /// Adds the offsets while the increments are on their way. Nothing shows before the commit, and that waits for all of it.
+    fn add_offsets(&self, commit: &Commit, deadline: &Deadline) -> LogResult<()> {
+        const OPERATION: &str = "adding offsets to the transaction";
         for request in requests(&commit.offsets) {
-            in_time("adding offsets to the transaction")?;
+            if deadline.is_over() {
+                return Err(deadline.timed_out(OPERATION));
+            }
             let list = native_list(request)?;
-            let sent = client.send_offsets(&list, &commit.group, deadline.remaining());
-            sent.map_err(|error| self.failed("adding offsets to the transaction", deadline, &error))?;
+            let sent = self
+                .shared
+                .client
+                .send_offsets(&list, &commit.group, deadline.remaining());
+            sent.map_err(|error| self.failed(OPERATION, deadline, &error))?;
         }
-        in_time("committing the transaction")?;
-        let committed = client.commit_transaction(deadline.remaining());
-        committed.map_err(|error| self.failed("committing the transaction", deadline, &error))
+        Ok(())
+    }
+
+    fn commit_transaction(&self, deadline: &Deadline) -> LogResult<()> {
+        const OPERATION: &str = "committing the transaction";
+        if deadline.is_over() {
+            return Err(deadline.timed_out(OPERATION));
+        }
+        let committed = self.shared.client.commit_transaction(deadline.remaining());
+        committed.map_err(|error| self.failed(OPERATION, deadline, &error))
     }
 
     /// Without a transaction only the member itself can commit: librdkafka has no other call that names generation and

@@ -90,6 +90,14 @@ impl KafkaSettings {
         }
     }
 
+    /// Shortens [`KafkaSettings::linger`] to a fifth of the commit interval, so that most of an epoch's outputs are with the
+    /// brokers when its barrier comes.
+    #[must_use]
+    pub fn with_commit_interval(mut self, commit_interval: Duration) -> Self {
+        self.linger = self.linger.min(commit_interval / 5);
+        self
+    }
+
     /// Checks every property, so that a mistake shows at the start and not with the first client.
     ///
     /// # Errors

@@ -119,7 +119,7 @@ pub const OPTIONS: &[OptionSpec] = &[
         "kafka.linger",
         duration(0, MINUTE),
         Some("\"5ms\""),
-        "How long a record may wait for others to share its request. A commit does not wait for it.",
+        "How long a record may wait for others to share its request; at most a fifth of commit.interval, whatever is set. A commit does not wait for it.",
     ),
     option(
         "kafka.fetch_buffer",
