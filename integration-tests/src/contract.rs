@@ -5,11 +5,13 @@
 mod groups;
 mod reading;
 mod topics;
+mod transactions;
 mod writing;
 
 pub use groups::*;
 pub use reading::*;
 pub use topics::*;
+pub use transactions::*;
 pub use writing::*;
 
 /// Makes one test per assertion of the contract, on the log that `$log` gives.
@@ -42,6 +44,49 @@ macro_rules! contract_tests {
             a_static_member_comes_back_with_the_same_generation_and_another_member_id
             what_a_static_member_was_giving_up_stays_with_nobody_until_the_next_join
             without_a_transaction_the_member_commits
+            each_transaction_takes_one_offset_for_its_marker_in_each_partition
+            an_empty_transaction_leaves_no_marker
+            records_without_a_transaction_have_no_marker
+            records_without_a_transaction_wait_behind_an_open_one
+            the_last_stable_offset_is_that_of_the_oldest_open_transaction
+            an_aborted_transaction_takes_nothing_of_its_neighbour_with_it
+            reading_from_the_midst_of_a_transaction_gives_its_rest
+            reading_from_the_midst_of_an_aborted_transaction_gives_nothing_of_it
+            the_position_passes_a_marker_that_it_starts_at
+            an_orphan_transaction_holds_readers_until_its_id_is_initialised_again
+            what_was_committed_outlives_its_producer
+            producers_of_different_ids_do_not_fence_each_other
+            every_earlier_producer_of_an_id_is_fenced
+            a_fenced_producer_cannot_abort_either
+            a_fenced_producer_commits_no_offsets
+            offsets_commit_without_any_record
+            committed_offsets_may_go_back
+            metadata_of_more_than_512_bytes_is_refused
+            increments_follow_the_records_sent_before
+            the_group_never_checks_who_owns_a_partition
+            a_second_begin_is_refused
+            a_reader_at_the_end_gets_what_comes_later
+            partitions_are_read_from_places_of_their_own
+            a_paused_partition_does_not_hold_up_another
+            deleting_records_behind_a_reader_does_not_disturb_it
+            each_group_gets_every_partition
+            three_members_share_evenly
+            a_member_without_partitions_takes_over_when_the_owner_leaves
+            a_dynamic_member_comes_back_as_somebody_else
+            committed_offsets_outlive_the_members
+            an_unknown_group_has_neither_offsets_nor_members
+            the_state_of_a_group_names_what_was_given_out
+            a_member_of_two_topics_gets_the_partitions_of_both
+            members_get_partitions_of_their_own_topics_only
+            a_second_process_with_the_same_instance_id_ends_the_first
+            a_member_that_vanishes_is_replaced_when_its_session_ends
+            made_up_generations_and_member_ids_cannot_commit
+            the_watermarks_of_an_empty_partition_are_zero
+            a_topic_has_kafkas_defaults
+            impossible_topics_are_refused
+            deleting_records_never_moves_the_start_back
+            records_may_be_deleted_beyond_the_last_stable_offset
+            a_producer_learns_the_partition_counts_in_order
         );
     };
     (@each $log:expr, $($name:ident)*) => {

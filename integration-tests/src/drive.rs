@@ -230,9 +230,14 @@ pub struct Member {
 impl Member {
     /// Joins a group as a dynamic member, or as a static one.
     pub fn join(log: &dyn Log, group: &str, topic: &str, instance_id: Option<&str>) -> Self {
+        Self::join_for(log, group, &[topic], instance_id)
+    }
+
+    /// Joins a group for several topics.
+    pub fn join_for(log: &dyn Log, group: &str, topics: &[&str], instance_id: Option<&str>) -> Self {
         let settings = MemberSettings {
             group: group.to_owned(),
-            topics: vec![Arc::from(topic)],
+            topics: topics.iter().map(|topic| Arc::from(*topic)).collect(),
             instance_id: instance_id.map(str::to_owned),
             session_timeout: Duration::from_secs(6),
         };

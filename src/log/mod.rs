@@ -308,9 +308,12 @@ pub struct CommitOffset {
     pub partition: TopicPartition,
     /// Offset of the next record to process.
     pub offset: i64,
-    /// Metadata, at most 512 bytes.
+    /// Metadata, at most [`METADATA_MAX_BYTES`].
     pub metadata: String,
 }
+
+/// The longest metadata of one offset; Kafka's own limit is 4096.
+pub const METADATA_MAX_BYTES: usize = 512;
 
 /// What a commit carries besides the records already sent.
 #[derive(Clone, Debug)]
@@ -326,12 +329,32 @@ pub struct Commit {
 }
 
 impl Commit {
-    /// Refuses metadata that no broker fences (invariant I6): Kafka accepts offsets in the name of nobody. Adapters ask
-    /// this before they send offsets.
+    /// Refuses what would be unfenced or fail without a cause that the broker names. Adapters ask this before they send
+    /// offsets.
     ///
     /// # Errors
-    /// [`LogError::NotAMember`].
-    pub fn check_fencing(&self) -> LogResult<()> {
+    /// [`LogError::NotAMember`] for metadata that no broker fences (invariant I6), [`LogError::Abort`] for offset metadata
+    /// that is too long.
+    pub fn check(&self) -> LogResult<()> {
+        if self.offsets.is_empty() {
+            return Ok(());
+        }
+        self.check_fencing()?;
+        let too_long = |offset: &&CommitOffset| offset.metadata.len() > METADATA_MAX_BYTES;
+        match self.offsets.iter().find(too_long) {
+            None => Ok(()),
+            Some(offset) => Err(LogError::Abort {
+                operation: format!("committing the offset of {}", offset.partition),
+                reason: format!(
+                    "its metadata has {} bytes, more than {METADATA_MAX_BYTES}",
+                    offset.metadata.len()
+                ),
+            }),
+        }
+    }
+
+    /// Kafka accepts offsets in the name of nobody.
+    fn check_fencing(&self) -> LogResult<()> {
         if self.group.is_fencing() {
             return Ok(());
         }

@@ -239,3 +239,230 @@ pub fn what_a_static_member_was_giving_up_stays_with_nobody_until_the_next_join(
     first.leave();
     second.leave();
 }
+
+/// Groups know nothing of each other.
+pub fn each_group_gets_every_partition(log: &dyn Log) {
+    let input = unique("input");
+    create(log, &input, 2, &[]);
+    let groups = [unique("group"), unique("group")];
+    let members = groups.each_ref().map(|group| sole_member(log, group, &input, 2));
+    for (mut member, group) in members.into_iter().zip(groups) {
+        assert_eq!(member.owned.len(), 2);
+        assert_eq!(member.metadata().group, group);
+        member.leave();
+    }
+}
+
+/// More than two members.
+pub fn three_members_share_evenly(log: &dyn Log) {
+    let (input, group) = (unique("input"), unique("group"));
+    create(log, &input, 6, &[]);
+    let [mut first, mut second, mut third] = [(); 3].map(|()| Member::join(log, &group, &input, None));
+    serve_until(
+        "all own two partitions",
+        &mut [&mut first, &mut second, &mut third],
+        |members| members.iter().all(|member| member.owned.len() == 2),
+    );
+    let all: std::collections::BTreeSet<_> = [&first, &second, &third]
+        .iter()
+        .flat_map(|member| member.owned.iter().cloned())
+        .collect();
+    assert_eq!(all.len(), 6);
+    for member in [first, second, third] {
+        member.leave();
+    }
+}
+
+/// More members than partitions.
+pub fn a_member_without_partitions_takes_over_when_the_owner_leaves(log: &dyn Log) {
+    let (input, group) = (unique("input"), unique("group"));
+    create(log, &input, 1, &[]);
+    let first = sole_member(log, &group, &input, 1);
+    let mut first = first;
+    let mut spare = Member::join(log, &group, &input, None);
+    serve_until(
+        "the spare member is told of its generation",
+        &mut [&mut first, &mut spare],
+        |members| !members[1].events.is_empty(),
+    );
+    assert_eq!(spare.events, [MemberEvent::Assigned(Vec::new())]);
+    assert!(spare.metadata().is_fencing(), "it is a member all the same");
+    first.leave();
+    serve_until("the spare member owns the partition", &mut [&mut spare], |members| {
+        members[0].owned.len() == 1
+    });
+    spare.leave();
+}
+
+/// A restart without an identity.
+pub fn a_dynamic_member_comes_back_as_somebody_else(log: &dyn Log) {
+    let (input, group) = (unique("input"), unique("group"));
+    create(log, &input, 1, &[]);
+    let mut first = sole_member(log, &group, &input, 1);
+    let before = first.metadata();
+    first.leave();
+    let mut second = sole_member(log, &group, &input, 1);
+    let after = second.metadata();
+    assert_ne!(after.member_id, before.member_id);
+    assert!(after.generation > before.generation, "{before:?} {after:?}");
+    second.leave();
+}
+
+/// Offsets belong to the group, not to its members.
+pub fn committed_offsets_outlive_the_members(log: &dyn Log) {
+    let (input, group) = (unique("input"), unique("group"));
+    create(log, &input, 2, &[]);
+    let mut member = sole_member(log, &group, &input, 2);
+    let [written, other] = [0, 1].map(|partition| TopicPartition::new(input.as_str(), partition));
+    let mut producer = producer(log, Some(&unique("id")), &[&input]);
+    producer.begin().expect("a transaction");
+    finish(
+        &mut *producer,
+        commit_of(member.metadata(), &[(written.clone(), 7, "kept")]),
+    )
+    .expect("the transaction commits");
+    member.leave();
+    let read = log.admin().committed(&group, &[other, written], PATIENCE);
+    let read = read.expect("the offsets can be read");
+    assert_eq!(read[0], None, "a partition without an offset has none");
+    assert_eq!(
+        read[1].as_ref().map(|offset| (offset.offset, offset.metadata.as_str())),
+        Some((7, "kept"))
+    );
+}
+
+/// A group that nobody ever joined.
+pub fn an_unknown_group_has_neither_offsets_nor_members(log: &dyn Log) {
+    let (input, group) = (unique("input"), unique("group"));
+    create(log, &input, 1, &[]);
+    assert_eq!(committed(log, &group, &TopicPartition::new(input.as_str(), 0)), None);
+    let state = log.admin().group(&group, PATIENCE).expect("the log answers");
+    assert!(!state.is_stable);
+    assert!(state.assigned.is_empty());
+}
+
+/// What the coordinator says of a group.
+pub fn the_state_of_a_group_names_what_was_given_out(log: &dyn Log) {
+    let (input, group) = (unique("input"), unique("group"));
+    create(log, &input, 3, &[]);
+    let mut first = sole_member(log, &group, &input, 3);
+    let state = |log: &dyn Log| log.admin().group(&group, PATIENCE).expect("the log answers");
+    assert_eq!(state(log).assigned, first.owned);
+    assert!(state(log).is_stable);
+    let mut second = Member::join(log, &group, &input, None);
+    serve_until("both own something", &mut [&mut first, &mut second], |members| {
+        members.iter().all(|member| !member.owned.is_empty())
+            && members.iter().map(|member| member.owned.len()).sum::<usize>() == 3
+    });
+    serve_until("the group has settled", &mut [&mut first, &mut second], |_| {
+        state(log).is_stable
+    });
+    assert_eq!(state(log).assigned, first.owned.union(&second.owned).cloned().collect());
+    first.leave();
+    second.leave();
+}
+
+/// Several lead topics.
+pub fn a_member_of_two_topics_gets_the_partitions_of_both(log: &dyn Log) {
+    let (one, two, group) = (unique("one"), unique("two"), unique("group"));
+    create(log, &one, 2, &[]);
+    create(log, &two, 1, &[]);
+    let mut member = Member::join_for(log, &group, &[&one, &two], None);
+    serve_until("it owns all of both", &mut [&mut member], |members| {
+        members[0].owned.len() == 3
+    });
+    assert!(member.owned.contains(&TopicPartition::new(two.as_str(), 0)));
+    member.leave();
+}
+
+/// Members of one group that read different topics, as in the midst of an upgrade.
+pub fn members_get_partitions_of_their_own_topics_only(log: &dyn Log) {
+    let (one, two, group) = (unique("one"), unique("two"), unique("group"));
+    create(log, &one, 2, &[]);
+    create(log, &two, 2, &[]);
+    let mut first = Member::join(log, &group, &one, None);
+    let mut second = Member::join(log, &group, &two, None);
+    serve_until("both own their topic", &mut [&mut first, &mut second], |members| {
+        members.iter().all(|member| member.owned.len() == 2)
+    });
+    assert!(first.owned.iter().all(|partition| *partition.topic == one));
+    assert!(second.owned.iter().all(|partition| *partition.topic == two));
+    first.leave();
+    second.leave();
+}
+
+/// Two processes with one static identity: the later one stays.
+pub fn a_second_process_with_the_same_instance_id_ends_the_first(log: &dyn Log) {
+    let (input, output, group) = (unique("input"), unique("output"), unique("group"));
+    create(log, &input, 1, &[]);
+    create(log, &output, 1, &[]);
+    let join = || {
+        let mut member = Member::join(log, &group, &input, Some("host-1"));
+        serve_until("it owns everything", &mut [&mut member], |members| {
+            members[0].owned.len() == 1
+        });
+        member
+    };
+    let mut first = join();
+    let old = first.metadata();
+    let second = join();
+    let mut producer = producer(log, Some(&unique("id")), &[&output]);
+    producer.begin().expect("a transaction");
+    let partition = TopicPartition::new(input.as_str(), 0);
+    let refused = finish(&mut *producer, commit_of(old, &[(partition, 1, "")]));
+    assert!(matches!(refused, Err(LogError::NotAMember { .. })), "{refused:?}");
+    producer.abort(PATIENCE).expect("the transaction can be aborted");
+
+    let mut outcome = Ok(());
+    wait_for("the first member hears of it", || {
+        outcome = first.step(TICK);
+        outcome.is_err()
+    });
+    assert!(matches!(outcome, Err(LogError::NotAMember { .. })), "{outcome:?}");
+    first.leave();
+    second.leave();
+}
+
+/// A crash of a dynamic member.
+pub fn a_member_that_vanishes_is_replaced_when_its_session_ends(log: &dyn Log) {
+    let (input, group) = (unique("input"), unique("group"));
+    create(log, &input, 2, &[]);
+    let mut first = sole_member(log, &group, &input, 2);
+    let old = first.metadata();
+    drop(first);
+    let mut second = Member::join(log, &group, &input, None);
+    serve_until("the second owns everything", &mut [&mut second], |members| {
+        members[0].owned.len() == 2
+    });
+    assert!(second.metadata().generation > old.generation);
+    second.leave();
+}
+
+/// Metadata that was never true.
+pub fn made_up_generations_and_member_ids_cannot_commit(log: &dyn Log) {
+    let (input, group) = (unique("input"), unique("group"));
+    create(log, &input, 1, &[]);
+    let mut member = sole_member(log, &group, &input, 1);
+    let partition = TopicPartition::new(input.as_str(), 0);
+    let future = GroupMetadata {
+        generation: member.metadata().generation + 1_000,
+        ..member.metadata()
+    };
+    let stranger = GroupMetadata {
+        member_id: "nobody-1".to_owned(),
+        ..member.metadata()
+    };
+    let mut producer = producer(log, Some(&unique("id")), &[&input]);
+    for (metadata, is_generation) in [(future, true), (stranger, false)] {
+        producer.begin().expect("a transaction");
+        let refused = finish(&mut *producer, commit_of(metadata, &[(partition.clone(), 1, "")]));
+        match refused {
+            Err(LogError::IllegalGeneration { .. }) => assert!(is_generation),
+            Err(LogError::NotAMember { .. }) => assert!(!is_generation),
+            other => panic!("{other:?}"),
+        }
+        producer.abort(PATIENCE).expect("the transaction can be aborted");
+    }
+    assert_eq!(committed(log, &group, &partition), None);
+    member.leave();
+}

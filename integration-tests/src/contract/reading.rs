@@ -353,3 +353,95 @@ pub fn an_offset_that_is_not_there_is_an_error(log: &dyn Log) {
         );
     }
 }
+
+/// Following a partition.
+pub fn a_reader_at_the_end_gets_what_comes_later(log: &dyn Log) {
+    let topic = unique("tail");
+    create(log, &topic, 1, &[]);
+    let mut consumer = reader(log, &topic, 0, 0, Isolation::ReadCommitted);
+    let mut end = 0;
+    for value in ["a", "b", "c"] {
+        assert_eq!(read_until(&mut *consumer, end), []);
+        write(log, &topic, &[value]);
+        end += 2;
+        let read = read_until(&mut *consumer, end);
+        assert_eq!(read.iter().map(Read::text).collect::<Vec<_>>(), [value]);
+    }
+}
+
+/// Each partition has its own place.
+pub fn partitions_are_read_from_places_of_their_own(log: &dyn Log) {
+    let topic = unique("places");
+    create(log, &topic, 2, &[]);
+    let mut producer = producer(log, None, &[&topic]);
+    producer.begin().expect("an epoch");
+    for number in 0..5 {
+        send(&mut *producer, 0, &format!("a{number}"));
+        send(&mut *producer, 1, &format!("b{number}"));
+    }
+    finish(&mut *producer, commit_of(no_group(), &[])).expect("everything is acknowledged");
+    let mut consumer = log.consumer("test", Isolation::ReadCommitted).expect("a consumer");
+    let assignment = |slot, partition, offset| Assignment {
+        slot,
+        partition: TopicPartition::new(topic.as_str(), partition),
+        offset,
+    };
+    consumer
+        .assign(&[assignment(0, 0, 3), assignment(1, 1, 1)])
+        .expect("the partitions can be assigned");
+    let mut texts = Vec::new();
+    wait_for("both are read", || {
+        texts.extend(read_some(&mut *consumer, TICK).iter().map(Read::text));
+        consumer.position(0) == Some(5) && consumer.position(1) == Some(5)
+    });
+    texts.sort();
+    assert_eq!(texts, ["a3", "a4", "b1", "b2", "b3", "b4"]);
+}
+
+/// A pause is of its partition only.
+pub fn a_paused_partition_does_not_hold_up_another(log: &dyn Log) {
+    let topic = unique("pause");
+    create(log, &topic, 2, &[]);
+    let mut consumer = log.consumer("test", Isolation::ReadCommitted).expect("a consumer");
+    let assignment = |slot: u32| Assignment {
+        slot,
+        partition: TopicPartition::new(topic.as_str(), slot as i32),
+        offset: 0,
+    };
+    consumer
+        .assign(&[assignment(0), assignment(1)])
+        .expect("the partitions can be assigned");
+    consumer.pause(&[0], true).expect("the partition can be paused");
+    let mut producer = producer(log, None, &[&topic]);
+    producer.begin().expect("an epoch");
+    send(&mut *producer, 0, "paused");
+    send(&mut *producer, 1, "flowing");
+    finish(&mut *producer, commit_of(no_group(), &[])).expect("everything is acknowledged");
+    let mut texts = Vec::new();
+    wait_for("the other partition is read", || {
+        texts.extend(read_some(&mut *consumer, TICK).iter().map(Read::text));
+        consumer.position(1) == Some(1)
+    });
+    assert_eq!(texts, ["flowing"]);
+    consumer.pause(&[0], false).expect("the partition can go on");
+    wait_for("the paused partition is read", || {
+        texts.extend(read_some(&mut *consumer, TICK).iter().map(Read::text));
+        texts.len() == 2
+    });
+    assert_eq!(texts, ["flowing", "paused"]);
+}
+
+/// Trimming behind a reader is none of its business.
+pub fn deleting_records_behind_a_reader_does_not_disturb_it(log: &dyn Log) {
+    let topic = unique("behind");
+    create(log, &topic, 1, &[]);
+    write(log, &topic, &["a", "b"]);
+    let mut consumer = reader(log, &topic, 0, 0, Isolation::ReadCommitted);
+    assert_eq!(read_until(&mut *consumer, 3).len(), 2);
+    log.admin()
+        .delete_records(&[(TopicPartition::new(topic.as_str(), 0), 3)], PATIENCE)
+        .expect("the policy allows it");
+    write(log, &topic, &["c"]);
+    let read = read_until(&mut *consumer, 5);
+    assert_eq!(read.iter().map(Read::text).collect::<Vec<_>>(), ["c"]);
+}

@@ -95,3 +95,96 @@ pub fn records_are_deleted_only_where_the_policy_allows_it(log: &dyn Log) {
         }
     }
 }
+
+/// A partition that nothing was written to.
+pub fn the_watermarks_of_an_empty_partition_are_zero(log: &dyn Log) {
+    let topic = unique("empty");
+    create(log, &topic, 1, &[]);
+    let partition = TopicPartition::new(topic.as_str(), 0);
+    let watermarks = log.admin().watermarks(&partition, PATIENCE).expect("the log answers");
+    assert_eq!(watermarks, Watermarks { low: 0, high: 0 });
+}
+
+/// What is not said is as Kafka has it.
+pub fn a_topic_has_kafkas_defaults(log: &dyn Log) {
+    let topic = unique("defaults");
+    create(log, &topic, 2, &[]);
+    let info = log.admin().topic(&topic, PATIENCE).expect("the log answers");
+    let info = info.expect("the topic exists");
+    assert_eq!(info.partitions, 2);
+    assert_eq!(info.cleanup_policy, "delete");
+    assert_eq!(info.delete_retention_ms, 86_400_000);
+    assert_eq!(info.max_message_bytes, 1_048_588);
+}
+
+/// Topics that cannot be.
+pub fn impossible_topics_are_refused(log: &dyn Log) {
+    let spec = |name: &str, partitions, config: &[(&str, &str)]| TopicSpec {
+        name: name.into(),
+        partitions,
+        replication: None,
+        config: config
+            .iter()
+            .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+            .collect(),
+    };
+    let good = unique("good");
+    for impossible in [
+        spec("not/a/name", 1, &[]),
+        spec(&good, 1, &[("cleanup.policy", "shred")]),
+        spec(&good, 1, &[("no.such.setting", "1")]),
+    ] {
+        let refused = log.admin().create_topic(&impossible, PATIENCE);
+        assert!(
+            matches!(refused, Err(LogError::Refused { .. })),
+            "{impossible:?} gave {refused:?}"
+        );
+    }
+    assert_eq!(log.admin().topic(&good, PATIENCE).expect("the log answers"), None);
+}
+
+/// Trimming twice, and less than before.
+pub fn deleting_records_never_moves_the_start_back(log: &dyn Log) {
+    let topic = unique("trim");
+    create(log, &topic, 1, &[]);
+    write(log, &topic, &["a", "b", "c"]);
+    let partition = TopicPartition::new(topic.as_str(), 0);
+    for (before, low) in [(2, 2), (2, 2), (1, 2), (4, 4)] {
+        log.admin()
+            .delete_records(&[(partition.clone(), before)], PATIENCE)
+            .expect("the policy allows it");
+        let watermarks = log.admin().watermarks(&partition, PATIENCE).expect("the log answers");
+        assert_eq!(watermarks, Watermarks { low, high: 4 });
+    }
+}
+
+/// Trimming cuts into open transactions.
+pub fn records_may_be_deleted_beyond_the_last_stable_offset(log: &dyn Log) {
+    let topic = unique("beyond");
+    create(log, &topic, 1, &[("cleanup.policy", "delete")]);
+    let mut open = producer(log, Some(&unique("id")), &[&topic]);
+    open.begin().expect("a transaction");
+    send(&mut *open, 0, "pending");
+    wait_for("the record is written", || high(log, &topic, 0) == 1);
+    let partition = TopicPartition::new(topic.as_str(), 0);
+    log.admin()
+        .delete_records(&[(partition, 1)], PATIENCE)
+        .expect("the broker is no guard here");
+    finish(&mut *open, commit_of(no_group(), &[])).expect("the transaction commits all the same");
+    wait_for("the marker is written", || high(log, &topic, 0) == 2);
+    let mut consumer = reader(log, &topic, 0, 1, Isolation::ReadCommitted);
+    assert_eq!(read_until(&mut *consumer, 2), [], "and its record is gone");
+}
+
+/// Partition counts come in the order in which topics were named.
+pub fn a_producer_learns_the_partition_counts_in_order(log: &dyn Log) {
+    let topics = [3, 1, 2].map(|partitions| {
+        let topic = unique("counts");
+        create(log, &topic, partitions, &[]);
+        topic
+    });
+    let mut producer = log.producer("test", Some(&unique("id"))).expect("a producer");
+    producer.init(PATIENCE).expect("the producer can be initialised");
+    let names: Vec<std::sync::Arc<str>> = topics.iter().map(|topic| topic.as_str().into()).collect();
+    assert_eq!(producer.prepare(&names).expect("the topics are known"), [3, 1, 2]);
+}

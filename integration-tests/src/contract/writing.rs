@@ -92,7 +92,7 @@ pub fn empty_transactions_commit_and_abort(log: &dyn Log) {
     assert_eq!(committed_texts(log, &topic, 0), ["alive"]);
 }
 
-struct Increment(Vec<(Vec<u8>, Option<Vec<u8>>)>);
+pub(super) struct Increment(pub Vec<(Vec<u8>, Option<Vec<u8>>)>);
 
 impl BatchSource for Increment {
     fn len(&self) -> usize {

@@ -174,45 +174,6 @@ fn a_transaction_that_the_broker_times_out_looks_like_fencing_and_then_readers_g
 }
 
 #[test]
-fn records_may_be_deleted_beyond_the_last_stable_offset() {
-    let log = Broker::shared().log();
-    let topic = unique("beyond");
-    create(&*log, &topic, 1, &[("cleanup.policy", "delete")]);
-    let mut open = producer(&*log, Some(&unique("id")), &[&topic]);
-    open.begin().expect("a transaction");
-    send(&mut *open, 0, "pending");
-    wait_for("the record is written", || high(&*log, &topic, 0) == 1);
-    let partition = TopicPartition::new(topic.as_str(), 0);
-    log.admin()
-        .delete_records(&[(partition, 1)], PATIENCE)
-        .expect("the broker is no guard here");
-    finish(&mut *open, commit_of(no_group(), &[])).expect("the transaction commits all the same");
-    wait_for("the marker is written", || high(&*log, &topic, 0) == 2);
-    let mut consumer = reader(&*log, &topic, 0, 1, Isolation::ReadCommitted);
-    assert_eq!(read_until(&mut *consumer, 2), [], "and its record is gone");
-}
-
-#[test]
-fn longer_metadata_than_the_pointer_needs_is_refused_before_anything_is_sent() {
-    let log = Broker::shared().log();
-    let (input, group) = (unique("input"), unique("group"));
-    create(&*log, &input, 1, &[]);
-    let mut member = sole_member(&*log, &group, &input, 1);
-    let mut producer = producer(&*log, Some(&unique("id")), &[&input]);
-    let partition = TopicPartition::new(input.as_str(), 0);
-    let long = "x".repeat(513);
-    producer.begin().expect("a transaction");
-    let refused = finish(
-        &mut *producer,
-        commit_of(member.metadata(), &[(partition.clone(), 1, &long)]),
-    );
-    assert!(matches!(refused, Err(LogError::Abort { .. })), "{refused:?}");
-    producer.abort(PATIENCE).expect("the transaction can be aborted");
-    assert_eq!(committed(&*log, &group, &partition), None);
-    member.leave();
-}
-
-#[test]
 fn nobody_at_the_address_is_said_with_the_address() {
     let log = KafkaLog::new(KafkaSettings::new("127.0.0.1:1")).expect("valid settings");
     let wait = Duration::from_secs(2);

@@ -55,52 +55,6 @@ fn the_generation_moves_before_the_event_is_served_and_fresh_metadata_still_comm
 }
 
 #[test]
-fn a_second_process_with_the_same_instance_id_ends_the_first() {
-    let log = Broker::shared().log();
-    let (input, output, group) = topics(1);
-    let join = || {
-        let mut member = Member::join(&*log, &group, &input, Some("host-1"));
-        serve_until("it owns everything", &mut [&mut member], |members| {
-            members[0].owned.len() == 1
-        });
-        member
-    };
-    let mut first = join();
-    let old = first.metadata();
-    let second = join();
-    let mut producer = producer(&*log, Some(&unique("id")), &[&output]);
-    producer.begin().expect("a transaction");
-    let partition = TopicPartition::new(input.as_str(), 0);
-    let refused = finish(&mut *producer, commit_of(old, &[(partition, 1, "")]));
-    assert!(matches!(refused, Err(LogError::NotAMember { .. })), "{refused:?}");
-    producer.abort(PATIENCE).expect("the transaction can be aborted");
-
-    let mut outcome = Ok(());
-    wait_for("the first member hears of it", || {
-        outcome = first.step(TICK);
-        outcome.is_err()
-    });
-    assert!(matches!(outcome, Err(LogError::NotAMember { .. })), "{outcome:?}");
-    first.leave();
-    second.leave();
-}
-
-#[test]
-fn a_member_that_vanishes_is_replaced_when_its_session_ends() {
-    let log = Broker::shared().log();
-    let (input, _, group) = topics(2);
-    let mut first = sole_member(&*log, &group, &input, 2);
-    let old = first.metadata();
-    drop(first);
-    let mut second = Member::join(&*log, &group, &input, None);
-    serve_until("the second owns everything", &mut [&mut second], |members| {
-        members[0].owned.len() == 2
-    });
-    assert!(second.metadata().generation > old.generation);
-    second.leave();
-}
-
-#[test]
 fn a_member_that_is_not_polled_in_time_loses_everything_and_comes_back() {
     let mut settings = Broker::shared().settings();
     settings

@@ -196,7 +196,7 @@ impl EmbeddedProducer {
     }
 
     fn commit_offsets(&mut self, commit: &Commit) -> LogResult<()> {
-        commit.check_fencing()?;
+        commit.check()?;
         let (group, offsets) = (commit.group.clone(), commit.offsets.clone());
         let Some(producer) = self.identity else {
             let committed = self.link.call(CommitOffsets { group, offsets });

@@ -26,9 +26,6 @@ const CHUNK_BYTES: usize = 1 << 20;
 /// How long to wait for room in the client's queue before trying again.
 const QUEUE_FULL_PAUSE: Duration = Duration::from_millis(1);
 
-/// The longest metadata of one offset; the broker's own limit is 4096.
-const METADATA_MAX_BYTES: usize = 512;
-
 /// All offsets of one request become one batch of the broker's offsets topic, which takes about a megabyte.
 const OFFSETS_REQUEST_MAX_BYTES: usize = 900_000;
 
@@ -159,7 +156,7 @@ impl Steps {
             topics,
             deadline,
         } = job;
-        check(commit)?;
+        commit.check()?;
         for batch in &commit.batches {
             let topic = topics.get(usize::from(batch.topic.0)).ok_or_else(|| LogError::Fatal {
                 operation: "producing an increment".to_owned(),
@@ -228,7 +225,11 @@ impl Steps {
                 .shared
                 .client
                 .send_offsets(&list, &commit.group, deadline.remaining());
-            sent.map_err(|error| self.failed(OPERATION, deadline, &error))?;
+            // A record that was refused meanwhile fails this call too, and says more.
+            sent.map_err(|error| match self.shared.undelivered() {
+                Some(undelivered) if self.shared.client.fatal_error().is_none() => undelivered,
+                _ => self.failed(OPERATION, deadline, &error),
+            })?;
         }
         Ok(())
     }
@@ -254,27 +255,6 @@ impl Steps {
         }
         Ok(())
     }
-}
-
-/// What would make the commit unfenced or fail without a cause that the broker names.
-fn check(commit: &Commit) -> LogResult<()> {
-    if commit.offsets.is_empty() {
-        return Ok(());
-    }
-    commit.check_fencing()?;
-    let too_long = commit
-        .offsets
-        .iter()
-        .find(|offset| offset.metadata.len() > METADATA_MAX_BYTES);
-    too_long.map_or(Ok(()), |offset| {
-        Err(LogError::Abort {
-            operation: format!("committing the offset of {}", offset.partition),
-            reason: format!(
-                "its metadata has {} bytes, more than {METADATA_MAX_BYTES}",
-                offset.metadata.len()
-            ),
-        })
-    })
 }
 
 fn produce_chunk(
@@ -333,6 +313,7 @@ fn native_list(offsets: &[CommitOffset]) -> LogResult<PartitionList> {
 mod tests {
     use super::*;
     use crate::ids::TopicPartition;
+    use crate::log::METADATA_MAX_BYTES;
 
     fn offset(partition: i32, metadata_bytes: usize) -> CommitOffset {
         CommitOffset {
