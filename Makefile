@@ -44,6 +44,10 @@ demo-kafka: containers ## the same on Kafka in a container
 test: setup-containers ## everything: format, lints, documentation, all tests, with real Kafka in containers
 	scripts/test
 
+.PHONY: parity
+parity: containers ## the same cases on the embedded log and on Kafka in a container
+	cargo test --locked --workspace --test integration -- contract::
+
 .PHONY: flights-check
 flights-check: containers ## a year of flights against an independent evaluator; DATA COMMIT WORKERS PARTITIONS GRACE OUT
 	$(call build,flights-check) --bin tidegate

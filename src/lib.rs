@@ -116,6 +116,7 @@
 //!
 //! - [`topology`]: operators and their meaning; [`operators`]: windows, low-level processors with state and timers.
 //! - [`codec`]: formats, those of Kafka's own serializers among them.
+//! - [`testkit`]: tests of one's own topology, with several instances and crashes, without Kafka.
 //! - [`worker`]: the epoch, from the first record to the committed transaction.
 //! - `ARCHITECTURE.md` for the way through the code, `docs/protocol.md` for what is promised and why it holds,
 //!   `docs/operations.md` for running it.
@@ -141,6 +142,7 @@ pub mod record;
 pub mod service;
 pub mod state;
 pub mod task;
+pub mod testkit;
 pub mod time;
 pub mod topology;
 pub mod worker;

@@ -18,6 +18,9 @@ pub trait Clock: Send + Sync {
     fn monotonic(&self) -> Duration;
     /// Wall-clock time in milliseconds since the Unix epoch.
     fn wall_ms(&self) -> Millis;
+    /// Somebody behaves as if `wait` had passed. A clock that passes by itself has nothing to do then; one of a simulation
+    /// may move on.
+    fn waited(&self, _wait: Duration) {}
 }
 
 /// The machine's own clock.

@@ -1,36 +1,56 @@
 //! The membership loop: serves the group's events, and keeps workers in step with them (design §7, invariant I6).
+//!
+//! It has no thread and never waits for a worker: whoever runs it calls [`Member::step`] again and again.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 use tracing::{info, warn};
 
 use crate::ids::{TaskId, TopicPartition};
-use crate::log::{GroupMetadata, GroupView, Log, LogError, LogResult, MemberEvent};
+use crate::log::{GroupMetadata, GroupView, LogError, LogResult, MemberEvent};
 use crate::membership::{Distribution, Leads};
 use crate::time::Clock;
 use crate::worker::Command;
 
 use super::error::InstanceError;
-use super::instance::{Shared, worker_vanished};
+use super::instance::Shared;
 use super::orphans::OrphanWatch;
+use super::purge::Purge;
 use super::seat::Seat;
 use super::settings::InstanceSettings;
 
-const POLL: Duration = Duration::from_millis(50);
-const PURGE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Longest look at the group while workers close tasks.
+const CLOSING_POLL: Duration = Duration::from_millis(2);
 /// Time that closing takes beyond the commit.
 const CLOSING_GRACE: Duration = Duration::from_secs(5);
 
-/// A worker's thread and the way to it.
-pub(super) struct WorkerHandle {
+/// A worker's name and the way to it.
+pub(super) struct WorkerLink {
     pub(super) name: String,
     pub(super) commands: Sender<Command>,
-    pub(super) thread: Option<JoinHandle<()>>,
+}
+
+/// An event that is completed when the workers have closed what it takes away.
+struct Closing {
+    event: MemberEvent,
+    waiting: Vec<Receiver<()>>,
+    deadline: Duration,
+}
+
+/// What a member is made of.
+pub(super) struct MemberParts {
+    pub(super) seat: Seat,
+    pub(super) leads: Leads,
+    pub(super) workers: Vec<WorkerLink>,
+    pub(super) shared: Arc<Shared>,
+    pub(super) settings: InstanceSettings,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) purge: Purge,
+    /// Of a static member only: the group makes up for a dynamic one that goes.
+    pub(super) orphans: Option<OrphanWatch>,
 }
 
 /// The loop's state.
@@ -39,75 +59,45 @@ pub(super) struct Member {
     view: Arc<dyn GroupView>,
     leads: Leads,
     distribution: Distribution,
-    workers: Vec<WorkerHandle>,
+    workers: Vec<WorkerLink>,
     shared: Arc<Shared>,
     settings: InstanceSettings,
-    log: Arc<dyn Log>,
     clock: Arc<dyn Clock>,
-    purgeable: Receiver<(TopicPartition, i64)>,
-    purge: BTreeMap<TopicPartition, i64>,
-    purged_at: Duration,
-    /// Of a static member only: the group makes up for a dynamic one that goes.
+    purge: Purge,
     orphans: Option<OrphanWatch>,
+    closing: Option<Closing>,
 }
 
 impl Member {
-    #[allow(clippy::too_many_arguments)] // The one caller names them all; a struct would only repeat the fields.
-    pub(super) fn new(
-        seat: Seat,
-        leads: Leads,
-        workers: Vec<WorkerHandle>,
-        shared: Arc<Shared>,
-        settings: InstanceSettings,
-        log: Arc<dyn Log>,
-        clock: Arc<dyn Clock>,
-        purgeable: Receiver<(TopicPartition, i64)>,
-        orphans: Option<OrphanWatch>,
-    ) -> Self {
+    pub(super) fn new(parts: MemberParts) -> Self {
         Self {
-            view: seat.view(),
-            seat,
-            leads,
-            distribution: Distribution::new(workers.len()),
-            workers,
-            shared,
-            settings,
-            log,
-            purged_at: clock.monotonic(),
-            clock,
-            purgeable,
-            purge: BTreeMap::new(),
-            orphans,
+            view: parts.seat.view(),
+            seat: parts.seat,
+            leads: parts.leads,
+            distribution: Distribution::new(parts.workers.len()),
+            workers: parts.workers,
+            shared: parts.shared,
+            settings: parts.settings,
+            clock: parts.clock,
+            purge: parts.purge,
+            orphans: parts.orphans,
+            closing: None,
         }
     }
 
-    /// Runs until the instance is told to stop or fails; then closes everything.
-    pub(super) fn run(mut self) {
-        while !self.shared.stop.load(Ordering::SeqCst) {
-            if let Err(error) = self.step() {
-                self.shared.fail(error);
-            }
-        }
-        self.close();
-    }
-
-    fn step(&mut self) -> Result<(), InstanceError> {
-        if let Some(ended) = self
-            .workers
-            .iter()
-            .find(|worker| worker.thread.as_ref().is_none_or(JoinHandle::is_finished))
-        {
-            // A worker that fails says so itself before its thread ends.
-            return if self.shared.stop.load(Ordering::SeqCst) {
-                Ok(())
-            } else {
-                Err(worker_vanished(&ended.name))
-            };
-        }
+    /// Serves what the group says; waits for that at most `wait`.
+    ///
+    /// # Errors
+    /// The instance must stop.
+    pub(super) fn step(&mut self, wait: Duration) -> Result<(), InstanceError> {
         if let Some(orphans) = &mut self.orphans {
             orphans.step(self.clock.monotonic(), &self.shared.metrics.rebalances_forced);
         }
-        match self.serve_next() {
+        let served = match self.closing.is_some() {
+            true => self.go_on_closing(wait.min(CLOSING_POLL)),
+            false => self.serve_next(wait),
+        };
+        match served {
             Ok(()) => {}
             Err(LogError::NotAMember { .. }) if self.settings.instance_id.is_some() => self.fenced()?,
             Err(error @ (LogError::Unreachable { .. } | LogError::TimedOut { .. } | LogError::NotAMember { .. })) => {
@@ -115,23 +105,37 @@ impl Member {
             }
             Err(error) => return Err(InstanceError::Log(error)),
         }
-        self.purge_repartitions();
+        self.purge.step();
         Ok(())
     }
 
-    fn serve_next(&mut self) -> LogResult<()> {
-        let Some(event) = self.seat.member().poll(POLL)? else {
+    fn serve_next(&mut self, wait: Duration) -> LogResult<()> {
+        let Some(event) = self.seat.member().poll(wait)? else {
             return Ok(());
         };
         match &event {
-            MemberEvent::Assigned(partitions) => self.assigned(partitions, &event)?,
-            MemberEvent::Revoked(partitions) => self.given_up(partitions, &event, false)?,
-            MemberEvent::Lost(partitions) => self.given_up(partitions, &event, true)?,
+            MemberEvent::Assigned(partitions) => {
+                self.assigned(partitions, &event)?;
+                self.event_served();
+                Ok(())
+            }
+            MemberEvent::Revoked(partitions) => {
+                let tasks = self.leads.tasks(partitions);
+                self.give_up(&tasks, event, false);
+                self.go_on_closing(Duration::ZERO)
+            }
+            MemberEvent::Lost(partitions) => {
+                let tasks = self.leads.tasks(partitions);
+                self.give_up(&tasks, event, true);
+                self.go_on_closing(Duration::ZERO)
+            }
         }
+    }
+
+    fn event_served(&mut self) {
         if let Some(orphans) = &mut self.orphans {
             orphans.event_served(self.clock.monotonic());
         }
-        Ok(())
     }
 
     /// Somebody with this instance's static identity has joined: all tasks are lost. The identity is claimed once more; if it
@@ -142,6 +146,7 @@ impl Member {
             let instance_id = self.settings.instance_id.clone().unwrap_or_default();
             return Err(InstanceError::InstanceIdTaken { instance_id });
         }
+        self.closing = None;
         self.shared.joined.store(false, Ordering::SeqCst);
         self.seat.take_again().map_err(InstanceError::Log)?;
         let lost = self.distribution.all();
@@ -176,43 +181,53 @@ impl Member {
         Ok(())
     }
 
-    /// Takes tasks from the workers, waits for them within the budget, and gives the partitions up.
-    fn given_up(&mut self, partitions: &[TopicPartition], event: &MemberEvent, lost: bool) -> LogResult<()> {
-        let tasks = self.leads.tasks(partitions);
+    /// Takes tasks from the workers; the event is completed when they have closed them, or cannot be waited for any longer.
+    fn give_up(&mut self, tasks: &[TaskId], event: MemberEvent, lost: bool) {
         let group = self.view.metadata();
-        info!(generation = group.generation, tasks = %list(&tasks), lost, "tasks taken away");
+        info!(generation = group.generation, tasks = %list(tasks), lost, "tasks taken away");
         let within = self.settings.revoke_timeout;
         let mut waiting = Vec::new();
-        for (worker, tasks) in self.distribution.remove(&tasks).into_iter().enumerate() {
+        for (worker, tasks) in self.distribution.remove(tasks).into_iter().enumerate() {
             let group = group.clone();
             if tasks.is_empty() {
                 self.tell(worker, Command::Served { group });
                 continue;
             }
             let (done, closed) = bounded(1);
-            self.tell(
-                worker,
-                if lost {
-                    Command::Lose { tasks, group, done }
-                } else {
-                    Command::Revoke {
-                        tasks,
-                        group,
-                        within,
-                        done,
-                    }
+            let command = match lost {
+                true => Command::Lose { tasks, group, done },
+                false => Command::Revoke {
+                    tasks,
+                    group,
+                    within,
+                    done,
                 },
-            );
+            };
+            self.tell(worker, command);
             waiting.push(closed);
         }
-        let deadline = self.clock.monotonic() + within + CLOSING_GRACE;
-        while !waiting.is_empty() && self.clock.monotonic() < deadline && !self.shared.stop.load(Ordering::SeqCst) {
-            waiting.retain(is_open);
+        self.closing = Some(Closing {
+            event,
+            waiting,
+            deadline: self.clock.monotonic() + within + CLOSING_GRACE,
+        });
+    }
+
+    fn go_on_closing(&mut self, wait: Duration) -> LogResult<()> {
+        let Some(closing) = &mut self.closing else {
+            return Ok(());
+        };
+        closing.waiting.retain(is_open);
+        if !closing.waiting.is_empty() && self.clock.monotonic() < closing.deadline {
             // The client must be polled to stay in the group; it reports nothing new before this event is completed.
-            let _ = self.seat.member().poll(Duration::from_millis(2));
+            return self.seat.member().poll(wait).map(drop);
         }
-        self.seat.member().complete(event)?;
+        let Some(closing) = self.closing.take() else {
+            return Ok(());
+        };
+        self.seat.member().complete(&closing.event)?;
         self.serve_generation(&self.view.metadata());
+        self.event_served();
         Ok(())
     }
 
@@ -229,54 +244,25 @@ impl Member {
         }
     }
 
-    /// Deletes what was consumed of repartition topics, every now and then.
-    fn purge_repartitions(&mut self) {
-        for (partition, offset) in self.purgeable.try_iter() {
-            self.purge.insert(partition, offset);
-        }
-        let now = self.clock.monotonic();
-        if self.purge.is_empty() || now.saturating_sub(self.purged_at) < self.settings.purge_interval {
-            return;
-        }
-        self.purged_at = now;
-        let before: Vec<(TopicPartition, i64)> = std::mem::take(&mut self.purge).into_iter().collect();
-        let log = Arc::clone(&self.log);
-        let purging = std::thread::Builder::new()
-            .name("tidegate-purge".into())
-            .spawn(move || {
-                if let Err(error) = log.admin().delete_records(&before, PURGE_TIMEOUT) {
-                    warn!(%error, "consumed records of repartition topics were not purged; trying again later");
-                }
-            });
-        if let Err(error) = purging {
-            warn!(%error, "no thread to purge repartition topics");
+    /// Asks every worker to commit, to close its tasks and to end.
+    pub(super) fn stop_workers(&self) {
+        for worker in 0..self.workers.len() {
+            let within = self.settings.revoke_timeout;
+            self.tell(worker, Command::Stop { within });
         }
     }
 
-    fn close(mut self) {
-        for worker in 0..self.workers.len() {
-            self.tell(
-                worker,
-                Command::Stop {
-                    within: self.settings.revoke_timeout,
-                },
-            );
-        }
-        for worker in &mut self.workers {
-            let Some(thread) = worker.thread.take() else { continue };
-            while !thread.is_finished() {
-                let _ = self.seat.member().poll(Duration::from_millis(5)); // stays in the group until the last commit
-            }
-            if thread.join().is_err() {
-                let reason = "it panicked; see the log".to_owned();
-                self.shared.fail(InstanceError::Thread {
-                    thread: worker.name.clone(),
-                    reason,
-                });
-            }
+    /// Stays in the group while workers end, so that their last commits count; waits at most `wait`.
+    pub(super) fn stay(&mut self, wait: Duration) {
+        let _ = self.seat.member().poll(wait);
+    }
+
+    /// Leaves the group. The workers have ended.
+    pub(super) fn leave(mut self) {
+        if let Some(closing) = self.closing.take() {
+            let _ = self.seat.member().complete(&closing.event);
         }
         self.seat.leave();
-        self.shared.finished.store(true, Ordering::SeqCst);
     }
 }
 

@@ -1,17 +1,22 @@
 //! An instance: the workers and the membership of one process.
 
+mod assembly;
 mod error;
 #[allow(clippy::module_inception)]
 mod instance;
 mod member;
 mod orphans;
 mod preparation;
+mod purge;
 mod seat;
 mod settings;
 mod states;
+mod stepped;
 #[cfg(test)]
 mod tests;
+mod threads;
 
 pub use error::InstanceError;
 pub use instance::{Instance, InstanceHandle, Status};
 pub use settings::{Backend, Guarantee, InstanceSettings, StateSettings};
+pub use stepped::SteppedInstance;

@@ -4,8 +4,11 @@
 //! waiting for the network unless their docs say that they block. An adapter never starts a policy
 //! of its own: it reports, and the worker decides.
 
+mod commit;
 pub mod embedded;
 pub mod kafka;
+
+pub use commit::{Commit, CommitOffset, METADATA_MAX_BYTES};
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -298,72 +301,6 @@ impl fmt::Debug for OutBatch {
             self.partition,
             self.records.len()
         )
-    }
-}
-
-/// An input offset to commit, with the short pointer to the state at that cut.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct CommitOffset {
-    /// The input partition.
-    pub partition: TopicPartition,
-    /// Offset of the next record to process.
-    pub offset: i64,
-    /// Metadata, at most [`METADATA_MAX_BYTES`].
-    pub metadata: String,
-}
-
-/// The longest metadata of one offset; Kafka's own limit is 4096.
-pub const METADATA_MAX_BYTES: usize = 512;
-
-/// What a commit carries besides the records already sent.
-#[derive(Clone, Debug)]
-pub struct Commit {
-    /// Increments to produce before the flush.
-    pub batches: Vec<OutBatch>,
-    /// Offsets of all inputs of all tasks of the epoch.
-    pub offsets: Vec<CommitOffset>,
-    /// The member on whose behalf the offsets are committed (invariant I6).
-    pub group: GroupMetadata,
-    /// After this time the outcome is reported as [`LogError::TimedOut`].
-    pub timeout: Duration,
-}
-
-impl Commit {
-    /// Refuses what would be unfenced or fail without a cause that the broker names. Adapters ask this before they send
-    /// offsets.
-    ///
-    /// # Errors
-    /// [`LogError::NotAMember`] for metadata that no broker fences (invariant I6), [`LogError::Abort`] for offset metadata
-    /// that is too long.
-    pub fn check(&self) -> LogResult<()> {
-        if self.offsets.is_empty() {
-            return Ok(());
-        }
-        self.check_fencing()?;
-        let too_long = |offset: &&CommitOffset| offset.metadata.len() > METADATA_MAX_BYTES;
-        match self.offsets.iter().find(too_long) {
-            None => Ok(()),
-            Some(offset) => Err(LogError::Abort {
-                operation: format!("committing the offset of {}", offset.partition),
-                reason: format!(
-                    "its metadata has {} bytes, more than {METADATA_MAX_BYTES}",
-                    offset.metadata.len()
-                ),
-            }),
-        }
-    }
-
-    /// Kafka accepts offsets in the name of nobody.
-    fn check_fencing(&self) -> LogResult<()> {
-        if self.group.is_fencing() {
-            return Ok(());
-        }
-        Err(LogError::NotAMember {
-            reason: format!(
-                "the metadata of group {} names generation {} and member id {:?}, which no broker fences",
-                self.group.group, self.group.generation, self.group.member_id
-            ),
-        })
     }
 }
 

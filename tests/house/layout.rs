@@ -18,7 +18,7 @@ const FLOORS: [&[&str]; 8] = [
     &["task", "durability"],
     &["worker", "membership"],
     &["instance"],
-    &["service"],
+    &["service", "testkit"],
 ];
 
 /// Foreign crates and the one folder in which each may be named.
@@ -36,7 +36,7 @@ const FOREIGN: [(&[&str], &str); 5] = [
 /// What stands behind a port, and who may choose it. All other code names the port.
 const ADAPTERS: [(&str, &str, &[&str]); 4] = [
     ("log", "kafka", &["service"]),
-    ("log", "embedded", &["service"]),
+    ("log", "embedded", &["service", "testkit"]),
     ("state", "rocks", &["instance"]),
     ("state", "memory", &["worker", "instance"]),
 ];

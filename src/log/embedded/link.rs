@@ -138,7 +138,12 @@ impl Link {
         let mut answer = shared.handle(&mut state, request.clone());
         let mut remaining = match shared.settings.waits {
             Waits::RealTime => wait,
-            Waits::Never => Duration::ZERO,
+            Waits::Never => {
+                if !wanted(&answer) {
+                    shared.clock.waited(wait);
+                }
+                Duration::ZERO
+            }
         };
         let condvar = match interest {
             Interest::Uncommitted => &shared.uncommitted,

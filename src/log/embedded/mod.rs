@@ -52,7 +52,8 @@ use link::Link;
 pub enum Waits {
     /// They sleep until there is an answer or the time is over: for applications with threads.
     RealTime,
-    /// They answer at once, as if the time were over: for tests and simulations with a clock of their own.
+    /// They answer at once, as if the time were over, and tell the clock of it ([`Clock::waited`]): for tests and simulations
+    /// with a clock of their own.
     Never,
 }
 

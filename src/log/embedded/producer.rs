@@ -197,19 +197,23 @@ impl EmbeddedProducer {
 
     fn commit_offsets(&mut self, commit: &Commit) -> LogResult<()> {
         commit.check()?;
-        let (group, offsets) = (commit.group.clone(), commit.offsets.clone());
-        let Some(producer) = self.identity else {
-            let committed = self.link.call(CommitOffsets { group, offsets });
-            return committed.map_err(|error| self.refused("committing offsets", &error));
-        };
-        // Whatever the group says, the transaction has begun at the broker, unless the producer is fenced.
-        self.note_started();
-        let sent = self.link.call(CommitOffsetsInTransaction {
-            producer,
-            group,
-            offsets,
-        });
-        sent.map_err(|error| self.refused("sending offsets", &error))
+        for offsets in commit.offset_requests() {
+            let (group, offsets) = (commit.group.clone(), offsets.to_vec());
+            let Some(producer) = self.identity else {
+                let committed = self.link.call(CommitOffsets { group, offsets });
+                committed.map_err(|error| self.refused("committing offsets", &error))?;
+                continue;
+            };
+            // Whatever the group says, the transaction has begun at the broker, unless the producer is fenced.
+            self.note_started();
+            let sent = self.link.call(CommitOffsetsInTransaction {
+                producer,
+                group,
+                offsets,
+            });
+            sent.map_err(|error| self.refused("sending offsets", &error))?;
+        }
+        Ok(())
     }
 
     /// Ends the transaction if the broker knows of it.

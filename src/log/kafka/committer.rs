@@ -26,12 +26,6 @@ const CHUNK_BYTES: usize = 1 << 20;
 /// How long to wait for room in the client's queue before trying again.
 const QUEUE_FULL_PAUSE: Duration = Duration::from_millis(1);
 
-/// All offsets of one request become one batch of the broker's offsets topic, which takes about a megabyte.
-const OFFSETS_REQUEST_MAX_BYTES: usize = 900_000;
-
-/// What an offset takes in that batch besides its topic's name and its metadata, at most.
-const OFFSET_OVERHEAD_BYTES: usize = 100;
-
 /// librdkafka registers new partitions with the coordinator a millisecond after their first record. The coordinator takes one
 /// change at a time: if the offsets come second they are refused and sent again after a millisecond, but if the partitions
 /// do, librdkafka waits 20 ms. So the offsets let them go first.
@@ -216,7 +210,7 @@ impl Steps {
     /// Adds the offsets while the increments are on their way. Nothing shows before the commit, and that waits for all of it.
     fn add_offsets(&self, commit: &Commit, deadline: &Deadline) -> LogResult<()> {
         const OPERATION: &str = "adding offsets to the transaction";
-        for request in requests(&commit.offsets) {
+        for request in commit.offset_requests() {
             if deadline.is_over() {
                 return Err(deadline.timed_out(OPERATION));
             }
@@ -250,7 +244,7 @@ impl Steps {
             return Ok(());
         }
         let member = self.members.find(&commit.group)?;
-        for request in requests(&commit.offsets) {
+        for request in commit.offset_requests() {
             member.commit(&native_list(request)?, deadline)?;
         }
         Ok(())
@@ -279,22 +273,6 @@ fn produce_chunk(
     Ok(())
 }
 
-/// The offsets in portions that one request can take.
-fn requests(offsets: &[CommitOffset]) -> impl Iterator<Item = &[CommitOffset]> {
-    let mut rest = offsets;
-    std::iter::from_fn(move || {
-        let mut bytes = 0;
-        let fits = |offset: &&CommitOffset| {
-            bytes += offset.partition.topic.len() + offset.metadata.len() + OFFSET_OVERHEAD_BYTES;
-            bytes <= OFFSETS_REQUEST_MAX_BYTES
-        };
-        let count = rest.iter().take_while(fits).count();
-        let (request, later) = rest.split_at(count);
-        rest = later;
-        (!request.is_empty()).then_some(request)
-    })
-}
-
 fn native_list(offsets: &[CommitOffset]) -> LogResult<PartitionList> {
     let failed = |error: NativeError| LogError::Fatal {
         operation: "listing the offsets to commit".to_owned(),
@@ -307,37 +285,4 @@ fn native_list(offsets: &[CommitOffset]) -> LogResult<PartitionList> {
             .map_err(failed)?;
     }
     Ok(list)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::ids::TopicPartition;
-    use crate::log::METADATA_MAX_BYTES;
-
-    fn offset(partition: i32, metadata_bytes: usize) -> CommitOffset {
-        CommitOffset {
-            partition: TopicPartition::new("input", partition),
-            offset: 7,
-            metadata: "m".repeat(metadata_bytes),
-        }
-    }
-
-    #[test]
-    fn many_offsets_are_split_into_requests_that_the_broker_takes() {
-        let offsets: Vec<_> = (0..3000)
-            .map(|partition| offset(partition, METADATA_MAX_BYTES))
-            .collect();
-        let split: Vec<_> = requests(&offsets).collect();
-        assert_eq!(split.concat(), offsets, "every offset is sent once, in order");
-        assert!(split.len() > 1);
-        for request in split {
-            let bytes: usize = request
-                .iter()
-                .map(|offset| offset.metadata.len() + offset.partition.topic.len())
-                .sum();
-            assert!(bytes < OFFSETS_REQUEST_MAX_BYTES);
-        }
-        assert_eq!(requests(&[]).count(), 0);
-    }
 }

@@ -1,5 +1,6 @@
 //! The shipped topologies over the embedded log; flights compared with an evaluation that shares no code with it.
 
+mod chaos;
 #[path = "../../../integration-tests/src/flights/evaluator.rs"]
 mod evaluator;
 mod instance;

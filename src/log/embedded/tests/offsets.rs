@@ -1,4 +1,5 @@
 use super::*;
+use crate::log::embedded::broker::BrokerError;
 use crate::log::embedded::offsets::{CommitOffsets, FetchOffsets};
 use crate::log::{CommittedOffset, LogError};
 
@@ -41,41 +42,52 @@ fn an_aborted_transaction_leaves_the_former_offset_and_metadata() {
     let member = joined(&world);
     let mut producer = world.producer(Some("id"));
     producer.begin().unwrap();
-    commit(&mut *producer, with_metadata(member.metadata(), &"x".repeat(4096))).unwrap();
+    commit(&mut *producer, with_metadata(member.metadata(), &"x".repeat(512))).unwrap();
     producer.begin().unwrap();
-    let outcome = commit(&mut *producer, with_metadata(member.metadata(), &"x".repeat(4097)));
+    let outcome = commit(&mut *producer, with_metadata(member.metadata(), &"x".repeat(513)));
     assert!(matches!(outcome, Err(LogError::Abort { .. })));
     producer.abort(ANY).unwrap();
     let committed = world.log.admin().committed(GROUP, &t([0]), ANY).unwrap();
-    assert_eq!(committed[0].as_ref().map(|c| c.metadata.len()), Some(4096));
+    assert_eq!(committed[0].as_ref().map(|c| c.metadata.len()), Some(512));
+}
+
+fn offsets_of(partitions: std::ops::Range<i32>, metadata_bytes: usize) -> Vec<CommitOffset> {
+    let offset = |partition| CommitOffset {
+        partition,
+        offset: 1,
+        metadata: "x".repeat(metadata_bytes),
+    };
+    t(partitions).into_iter().map(offset).collect()
 }
 
 #[test]
-fn offsets_that_exceed_one_batch_of_the_offsets_topic_are_refused_together() {
+fn the_broker_refuses_longer_metadata_and_more_offsets_at_once_than_one_batch_takes() {
     let world = World::new();
     world.create("t", 500, &[]);
     let member = joined(&world);
-    let mut producer = world.producer(Some("id"));
-    let of_partitions = |count: i32| {
-        let mut commit = commit_of(member.metadata(), &[]);
-        commit.offsets = t(0..count)
-            .into_iter()
-            .map(|partition| CommitOffset {
-                partition,
-                offset: 1,
-                metadata: "x".repeat(4000),
-            })
-            .collect();
-        commit
+    let call = |offsets: Vec<CommitOffset>| {
+        let group = member.metadata();
+        world.log.link.call(CommitOffsets { group, offsets })
     };
+    assert_eq!(call(offsets_of(0..1, 4096)), Ok(()));
+    assert_eq!(call(offsets_of(0..1, 4097)), Err(BrokerError::OffsetMetadataTooLarge));
+    assert_eq!(call(offsets_of(0..240, 4000)), Ok(()));
+    assert_eq!(call(offsets_of(0..500, 4000)), Err(BrokerError::OffsetsTooLarge));
+}
+
+#[test]
+fn more_offsets_than_one_batch_takes_commit_together_all_the_same() {
+    const PARTITIONS: i32 = 3_000;
+    let world = World::new();
+    world.create("t", PARTITIONS, &[]);
+    let member = joined(&world);
+    let mut producer = world.producer(Some("id"));
     producer.begin().unwrap();
-    commit(&mut *producer, of_partitions(240)).unwrap();
-    producer.begin().unwrap();
-    let outcome = commit(&mut *producer, of_partitions(500));
-    assert!(matches!(outcome, Err(LogError::Abort { .. })));
-    producer.abort(ANY).unwrap();
-    let committed = world.log.admin().committed(GROUP, &t([239, 240]), ANY).unwrap();
-    assert_eq!(committed.iter().map(Option::is_some).collect::<Vec<_>>(), [true, false]);
+    let mut many = commit_of(member.metadata(), &[]);
+    many.offsets = offsets_of(0..PARTITIONS, 512);
+    commit(&mut *producer, many).unwrap();
+    let committed = world.log.admin().committed(GROUP, &t(0..PARTITIONS), ANY).unwrap();
+    assert!(committed.iter().all(Option::is_some));
 }
 
 #[test]

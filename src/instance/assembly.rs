@@ -1,0 +1,239 @@
+//! Putting an instance together: topics, state, membership, workers. What runs it is not decided here.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crossbeam_channel::{Sender, bounded, unbounded};
+
+use crate::ids::{Lineage, TopicPartition};
+use crate::log::{GroupView, Log, MemberSettings};
+use crate::membership::Leads;
+use crate::operators::OnError;
+use crate::state::{RocksShared, StateDirectory};
+use crate::time::Clock;
+use crate::topology::Topology;
+use crate::worker::{
+    Background, Opener, StateProvider, Topics, Worker, WorkerMetrics, WorkerParts, WorkerSettings, commits_topic,
+};
+
+use super::error::InstanceError;
+use super::instance::Shared;
+use super::member::{Member, MemberParts, WorkerLink};
+use super::orphans::OrphanWatch;
+use super::preparation::Preparation;
+use super::purge::{Place, Purge};
+use super::seat::Seat;
+use super::settings::{Backend, Guarantee, InstanceSettings};
+use super::states::{MemoryStates, RocksStates};
+use super::threads::failed;
+
+/// Offsets of repartition topics that wait to be purged, at most.
+const PURGE_QUEUE: usize = 1024;
+
+/// Makes what runs beside a worker.
+type MakeBackground = dyn Fn(&str, &Arc<Opener>, &Arc<dyn Clock>) -> std::io::Result<Box<dyn Background>>;
+
+/// What differs between an instance on threads and one without.
+pub(super) struct Means<'a> {
+    pub(super) background: &'a MakeBackground,
+    /// For names: identities and lineages.
+    pub(super) random: Arc<dyn Fn() -> u64 + Send + Sync>,
+    pub(super) purge: Place,
+}
+
+/// An instance that is a member of its group and does not run yet.
+pub(super) struct Assembly {
+    pub(super) member: Member,
+    pub(super) workers: Vec<(String, Worker)>,
+    pub(super) shared: Arc<Shared>,
+}
+
+impl Assembly {
+    /// Checks topics and plan, opens the state directory, makes the workers and joins the group.
+    pub(super) fn of(
+        topology: Arc<Topology>,
+        settings: InstanceSettings,
+        log: Arc<dyn Log>,
+        clock: Arc<dyn Clock>,
+        means: &Means<'_>,
+    ) -> Result<Self, InstanceError> {
+        let (topology_ref, settings_ref) = (&*topology, &settings);
+        let preparation = Preparation {
+            topology: topology_ref,
+            settings: settings_ref,
+            log: &log,
+            clock: &clock,
+        };
+        let topics = Arc::new(preparation.run()?);
+        let (states, identity) = open_states(&settings, (means.random)())?;
+        let shared = Arc::new(Shared::default());
+        let leads = Leads::new((0..topics.sub_topologies()).map(|sub| (Arc::clone(topics.lead(sub)), sub)));
+        let membership = MemberSettings {
+            group: settings.application_id.clone(),
+            topics: leads.topics(),
+            instance_id: settings.instance_id.clone(),
+            session_timeout: settings.session_timeout,
+        };
+        let seat = Seat::take(Arc::clone(&log), membership).map_err(InstanceError::Log)?;
+        let (offer, offered) = bounded(PURGE_QUEUE);
+        let factory = WorkerFactory {
+            topology,
+            settings: &settings,
+            topics: &topics,
+            log: &log,
+            clock: &clock,
+            opener: Arc::new(Opener {
+                log: Arc::clone(&log),
+                states,
+                clock: Arc::clone(&clock),
+                metrics: Arc::clone(&shared.metrics),
+            }),
+            identity: &identity,
+            purge: offer,
+            means,
+        };
+        let mut workers = Vec::new();
+        let mut links = Vec::new();
+        for index in 0..settings.workers.max(1) {
+            let (link, worker) = factory.make(index, seat.view(), &shared.metrics)?;
+            workers.push((link.name.clone(), worker));
+            links.push(link);
+        }
+        drop(factory);
+        let member = Member::new(MemberParts {
+            orphans: orphan_watch(&settings, &topics, &log),
+            purge: Purge::new(log, Arc::clone(&clock), settings.purge_interval, means.purge, offered),
+            seat,
+            leads,
+            workers: links,
+            shared: Arc::clone(&shared),
+            settings,
+            clock,
+        });
+        Ok(Self {
+            member,
+            workers,
+            shared,
+        })
+    }
+}
+
+fn orphan_watch(settings: &InstanceSettings, topics: &Topics, log: &Arc<dyn Log>) -> Option<OrphanWatch> {
+    settings.instance_id.as_ref()?;
+    let partitions = (0..topics.sub_topologies()).flat_map(|sub| {
+        let lead = topics.lead(sub);
+        (0..topics.tasks(sub)).map(|partition| TopicPartition::new(Arc::clone(lead), partition))
+    });
+    Some(OrphanWatch::new(
+        Arc::clone(log),
+        &settings.application_id,
+        partitions.collect(),
+        commits_topic(&settings.application_id),
+        settings.session_timeout,
+    ))
+}
+
+/// Opens the state directory and settles the identity that transactional ids are made of.
+fn open_states(settings: &InstanceSettings, random: u64) -> Result<(Arc<dyn StateProvider>, String), InstanceError> {
+    let fresh = format!("{random:016x}");
+    match settings.state.backend {
+        Backend::Memory => {
+            let identity = settings.instance_id.clone().unwrap_or(fresh);
+            Ok((Arc::new(MemoryStates::default()), identity))
+        }
+        Backend::RocksDb => {
+            let directory = StateDirectory::open(&settings.state.dir, &settings.application_id, &fresh)?;
+            let kept = directory.instance_id().to_owned();
+            let shared = RocksShared::new(settings.state.block_cache_bytes, settings.state.write_buffer_bytes);
+            let identity = settings.instance_id.clone().unwrap_or(kept);
+            Ok((
+                Arc::new(RocksStates {
+                    directory: Arc::new(directory),
+                    shared,
+                }),
+                identity,
+            ))
+        }
+    }
+}
+
+struct WorkerFactory<'a> {
+    topology: Arc<Topology>,
+    settings: &'a InstanceSettings,
+    topics: &'a Arc<Topics>,
+    log: &'a Arc<dyn Log>,
+    clock: &'a Arc<dyn Clock>,
+    opener: Arc<Opener>,
+    identity: &'a str,
+    purge: Sender<(TopicPartition, i64)>,
+    means: &'a Means<'a>,
+}
+
+impl WorkerFactory<'_> {
+    fn make(
+        &self,
+        index: usize,
+        group: Arc<dyn GroupView>,
+        metrics: &Arc<WorkerMetrics>,
+    ) -> Result<(WorkerLink, Worker), InstanceError> {
+        let name = format!("worker-{index}");
+        let background = (self.means.background)(&name, &self.opener, self.clock);
+        let (commands, receiver) = unbounded(); // at most a few per membership event
+        let random = Arc::clone(&self.means.random);
+        let worker = Worker::new(WorkerParts {
+            settings: self.worker_settings(index, &name),
+            topology: Arc::clone(&self.topology),
+            topics: Arc::clone(self.topics),
+            log: Arc::clone(self.log),
+            clock: Arc::clone(self.clock),
+            metrics: Arc::clone(metrics),
+            background: background.map_err(|error| failed(&name, error.to_string()))?,
+            group,
+            commands: receiver,
+            purgeable: self.purge.clone(),
+            new_lineage: Box::new(move || Lineage(random())),
+        })?;
+        Ok((WorkerLink { name, commands }, worker))
+    }
+
+    fn worker_settings(&self, index: usize, name: &str) -> WorkerSettings {
+        let settings = self.settings;
+        let application = &settings.application_id;
+        let tasks: i32 = (0..self.topics.sub_topologies())
+            .filter(|sub| !self.topics.changelogs(*sub).is_empty())
+            .map(|sub| self.topics.tasks(sub))
+            .sum();
+        WorkerSettings {
+            application_id: application.clone(),
+            name: name.to_owned(),
+            transactional_id: (settings.guarantee == Guarantee::ExactlyOnce)
+                .then(|| format!("{application}-{}-{index}", self.identity)),
+            commit_interval: settings.commit_interval,
+            overlay_max_bytes: settings.overlay_max_bytes,
+            parked_max_bytes: settings.parked_max_bytes,
+            buffered_max_records: settings.buffered_max_records,
+            max_task_idle: settings.max_task_idle,
+            transaction_timeout: settings.transaction_timeout,
+            restore_timeout: settings.restore_timeout,
+            cache_bytes_per_task: settings.state.cache_bytes / usize::try_from(tasks.max(1)).unwrap_or(1),
+            on_error: self.policies(),
+            dead_letter_topic: settings.dead_letter_topic.as_deref().map(Arc::from),
+            allow_empty_state: settings.allow_empty_state,
+        }
+    }
+
+    /// The policy of each node: by its name in the settings, else what the topology says, else the default.
+    fn policies(&self) -> Vec<OnError> {
+        let named: &BTreeMap<String, OnError> = &self.settings.on_error;
+        let nodes = self.topology.plan().nodes.iter().enumerate();
+        let policy = |(index, node): (usize, &crate::topology::NodeInfo)| {
+            let declared = self.topology.on_error(crate::ids::NodeId(index as u16));
+            named
+                .get(&*node.name)
+                .copied()
+                .or(declared)
+                .unwrap_or(self.settings.default_on_error)
+        };
+        nodes.map(policy).collect()
+    }
+}
