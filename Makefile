@@ -48,6 +48,11 @@ test: setup-containers ## everything: format, lints, documentation, all tests, w
 parity: containers ## the same cases on the embedded log and on Kafka in a container
 	cargo test --locked --workspace --test integration -- contract::
 
+.PHONY: simulate
+simulate: setup-build ## the engine under crashes and pauses that a seed decides; SEEDS FROM
+	$(call build,simulate)
+	$(call run,simulate) $(call options,SEEDS FROM)
+
 .PHONY: flights-check
 flights-check: containers ## a year of flights against an independent evaluator; DATA COMMIT WORKERS PARTITIONS GRACE OUT
 	$(call build,flights-check) --bin tidegate

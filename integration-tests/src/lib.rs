@@ -9,5 +9,6 @@ pub mod contract;
 pub mod drive;
 pub mod flights;
 pub mod ledger;
+pub mod simulation;
 
 pub use broker::Broker;

@@ -185,7 +185,7 @@ impl World {
 
     /// Every instance takes one step, in an order that the seed decides. One that fails is gone.
     fn round(&mut self) -> Result<(), InstanceError> {
-        self.clock.advance(ROUND);
+        self.clock.advance(self.until_somebody_runs().unwrap_or(ROUND));
         self.cause_faults();
         let mut order: Vec<usize> = (0..self.slots.len()).collect();
         self.seed.shuffle(&mut order);
@@ -209,6 +209,18 @@ impl World {
             }
         }
         Ok(())
+    }
+
+    /// How long nobody does anything, if that is so.
+    fn until_somebody_runs(&self) -> Option<Duration> {
+        let now = self.clock.monotonic();
+        let next = self.slots.iter().filter_map(|slot| match slot.instance {
+            Some(_) => Some(slot.paused_until),
+            None => slot.back_at,
+        });
+        next.min()
+            .map(|next| next.saturating_sub(now))
+            .filter(|wait| !wait.is_zero())
     }
 
     pub(super) fn round_or_panic(&mut self) {
