@@ -31,10 +31,18 @@ enum Phase {
     Idle,
     /// Between begin and the end of the transaction.
     Open(Open),
-    /// Between `start_commit` and its answer.
-    Committing(Open, Commit),
+    /// Between `start_commit` and its answer, and what comes next.
+    Committing(Open, Commit, Step),
     /// Gone for good; every further call answers this.
     Dead(LogError),
+}
+
+/// The next step of a commit. Between two of them other clients have their turn, as on a network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Step {
+    Produce,
+    Offsets,
+    End,
 }
 
 /// An open transaction (without an id: an epoch) as its producer sees it.
@@ -47,7 +55,7 @@ struct Open {
 }
 
 /// See [`Producer`]. Every record is with the broker before `send` returns, and a commit runs inside of
-/// [`Producer::poll_commit`].
+/// [`Producer::poll_commit`]: one step of it where the caller does not wait, else all that are left.
 pub(super) struct EmbeddedProducer {
     name: String,
     link: Link,
@@ -184,15 +192,23 @@ impl EmbeddedProducer {
         }
     }
 
-    /// All of a commit: increments, offsets, end of the transaction.
-    fn run_commit(&mut self, commit: &Commit) -> LogResult<()> {
-        for batch in &commit.batches {
-            self.produce_batch(batch)?;
+    /// One step of a commit; answers the next one, or `None` at the end.
+    fn step(&mut self, commit: &Commit, step: Step) -> LogResult<Option<Step>> {
+        match step {
+            Step::Produce => {
+                for batch in &commit.batches {
+                    self.produce_batch(batch)?;
+                }
+                Ok(Some(Step::Offsets))
+            }
+            Step::Offsets => {
+                if !commit.offsets.is_empty() {
+                    self.commit_offsets(commit)?;
+                }
+                Ok(Some(Step::End))
+            }
+            Step::End => self.end(Ending::Commit).map(|()| None),
         }
-        if !commit.offsets.is_empty() {
-            self.commit_offsets(commit)?;
-        }
-        self.end(Ending::Commit)
     }
 
     fn commit_offsets(&mut self, commit: &Commit) -> LogResult<()> {
@@ -287,7 +303,7 @@ impl Producer for EmbeddedProducer {
     fn start_commit(&mut self, commit: Commit) -> LogResult<()> {
         match std::mem::replace(&mut self.phase, Phase::Idle) {
             Phase::Open(open) => {
-                self.phase = Phase::Committing(open, commit);
+                self.phase = Phase::Committing(open, commit, Step::Produce);
                 Ok(())
             }
             other => {
@@ -301,19 +317,35 @@ impl Producer for EmbeddedProducer {
         }
     }
 
-    fn poll_commit(&mut self, _wait: Duration) -> Option<LogResult<()>> {
+    fn poll_commit(&mut self, wait: Duration) -> Option<LogResult<()>> {
         match std::mem::replace(&mut self.phase, Phase::Idle) {
-            Phase::Committing(open, commit) => {
+            Phase::Committing(open, commit, step) => {
                 let failed = open.failed.clone();
                 self.phase = Phase::Open(open);
-                let outcome = failed.map_or_else(|| self.run_commit(&commit), Err);
-                match (&outcome, &mut self.phase) {
-                    (Ok(()), phase) => *phase = Phase::Idle,
-                    (Err(error), Phase::Open(open)) => open.failed = Some(error.clone()),
-                    // The producer died of the error.
-                    (Err(_), _) => {}
+                let mut next = failed.map_or(Ok(Some(step)), Err);
+                while let Ok(Some(step)) = next {
+                    next = self.step(&commit, step);
+                    if wait.is_zero() {
+                        break;
+                    }
                 }
-                Some(outcome)
+                match (next, std::mem::replace(&mut self.phase, Phase::Idle)) {
+                    (Ok(Some(step)), Phase::Open(open)) => {
+                        self.phase = Phase::Committing(open, commit, step);
+                        None
+                    }
+                    (Err(error), Phase::Open(mut open)) => {
+                        open.failed = Some(error.clone());
+                        self.phase = Phase::Open(open);
+                        Some(Err(error))
+                    }
+                    // The producer died of the error.
+                    (Err(error), dead) => {
+                        self.phase = dead;
+                        Some(Err(error))
+                    }
+                    (Ok(_), _) => Some(Ok(())),
+                }
             }
             other => {
                 self.phase = other;
