@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::seed::Seed;
 
 /// One round in so many brings a fault.
-const ONE_IN: u64 = 25;
+const ONE_IN: u64 = 10;
 /// Faults between two moments at which everything must have come right.
 const MOST: u32 = 12;
 /// Twice the session and more than a transaction may be open.

@@ -33,7 +33,7 @@ const MAX_ROUNDS: u32 = 100_000;
 /// Time that passes in a round even if nobody waits.
 const ROUND: Duration = Duration::from_millis(1);
 /// Of so many records piped in under faults one is followed by a round.
-const ROUND_PER_RECORDS: u64 = 4;
+const ROUND_PER_RECORDS: u64 = 2;
 const READ_RECORDS: usize = 10_000;
 
 /// A place for an instance.
