@@ -50,7 +50,7 @@ pub struct InstanceSettings {
     pub workers: usize,
     /// Exactly-once or at-least-once.
     pub guarantee: Guarantee,
-    /// Longest time between two barriers while records flow.
+    /// Time between two barriers while records flow; after a commit that took long, twice that time but at most the interval.
     pub commit_interval: Duration,
     /// A barrier is forced when a worker's active overlays hold this many bytes.
     pub overlay_max_bytes: usize,

@@ -17,7 +17,7 @@ use super::member::Member;
 use super::purge::Place;
 use super::settings::InstanceSettings;
 
-/// See the [module documentation](self). Dropping it is a crash: nothing is committed or closed, and the group finds out
+/// An instance that its holder steps, on the holder's thread. Dropping it is a crash: nothing is committed or closed, and the group finds out
 /// when the session ends.
 pub struct SteppedInstance {
     /// `None` once it has left.

@@ -44,7 +44,7 @@ pub enum Action {
 /// Limits of an epoch.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Longest time between two barriers while there is work.
+    /// Time between two barriers while there is work, rests after long commits apart.
     pub interval: Duration,
     /// Overlay bytes that force a barrier.
     pub overlay_max_bytes: usize,
@@ -95,7 +95,7 @@ impl EpochMachine {
         Action::Process
     }
 
-    /// A commit has ended at `now`. The next barrier keeps away from it for [`REST`] times as long as it took, but never
+    /// A commit has ended at `now`. The next barrier keeps away from it for twice as long as it took, but never
     /// longer than the interval: brokers for which the interval is too short would otherwise do nothing but commit, and
     /// each commit would take longer than the one before.
     pub fn committed(&mut self, now: Duration, took: Duration) {

@@ -14,7 +14,7 @@ pub struct WorkerSettings {
     pub name: String,
     /// `transactional.id` of its producer; `None`: at-least-once.
     pub transactional_id: Option<String>,
-    /// Longest time between two barriers while records flow.
+    /// Time between two barriers while records flow, rests after long commits apart.
     pub commit_interval: Duration,
     /// A barrier is forced when the active overlays hold this many bytes.
     pub overlay_max_bytes: usize,

@@ -89,7 +89,7 @@ pub const OPTIONS: &[OptionSpec] = &[
         "commit.interval",
         duration(1, 5 * MINUTE),
         Some("\"100ms\""),
-        "Longest time between two commits while records flow: the latency of output as a read_committed consumer sees it, per hop across a repartition topic. Never changes results.",
+        "Time between two commits while records flow: the latency of output as a read_committed consumer sees it, per hop across a repartition topic. After a commit that took long the next one waits for twice that time, at most for the interval. Never changes results.",
     ),
     option(
         "kafka.bootstrap_servers",
