@@ -39,9 +39,9 @@ impl Read {
     }
 }
 
-/// Creates a topic.
-pub fn create(log: &dyn Log, name: &str, partitions: i32, config: &[(&str, &str)]) {
-    let spec = TopicSpec {
+/// A topic to create, with the broker's replication.
+pub fn spec(name: &str, partitions: i32, config: &[(&str, &str)]) -> TopicSpec {
+    TopicSpec {
         name: name.into(),
         partitions,
         replication: None,
@@ -49,9 +49,13 @@ pub fn create(log: &dyn Log, name: &str, partitions: i32, config: &[(&str, &str)
             .iter()
             .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
             .collect(),
-    };
+    }
+}
+
+/// Creates a topic.
+pub fn create(log: &dyn Log, name: &str, partitions: i32, config: &[(&str, &str)]) {
     log.admin()
-        .create_topic(&spec, PATIENCE)
+        .create_topic(&spec(name, partitions, config), PATIENCE)
         .expect("the topic can be created");
 }
 

@@ -59,13 +59,7 @@ impl SteppedInstance {
     /// # Errors
     /// [`InstanceError`]: it must be dropped.
     pub fn step(&mut self) -> Result<(), InstanceError> {
-        let Some(member) = &mut self.member else {
-            return Ok(());
-        };
-        match self.stopping {
-            true => member.stay(Duration::ZERO),
-            false => member.step(Duration::ZERO)?,
-        }
+        self.step_member()?;
         for slot in &mut self.workers {
             if let Some(worker) = slot
                 && worker.turn()? == Turn::Stopped
@@ -86,14 +80,20 @@ impl SteppedInstance {
     /// The first `parts` of a step: the membership loop, then one worker each. For crashes in the midst of one; failures do
     /// not matter any more. Answers how many there were.
     pub fn step_partly(&mut self, parts: usize) -> usize {
-        let Some(member) = self.member.as_mut().filter(|_| parts > 0) else {
-            return 0;
-        };
-        if member.step(Duration::ZERO).is_err() {
-            return 1;
+        if parts == 0 || self.step_member().is_err() {
+            return parts.min(1);
         }
         let turned = self.workers.iter_mut().flatten().take(parts - 1);
         1 + turned.map_while(|worker| worker.turn().ok()).count()
+    }
+
+    fn step_member(&mut self) -> Result<(), InstanceError> {
+        match &mut self.member {
+            Some(member) if self.stopping => member.stay(Duration::ZERO),
+            Some(member) => member.step(Duration::ZERO)?,
+            None => {}
+        }
+        Ok(())
     }
 
     /// Asks it to commit, close and leave in the steps that follow.

@@ -10,14 +10,13 @@ use crate::ids::TopicPartition;
 use crate::instance::{InstanceError, InstanceSettings, SteppedInstance};
 use crate::log::embedded::{EmbeddedLog, EmbeddedSettings, Waits};
 use crate::log::{
-    Admin, Assignment, Commit, Consumer, GroupMetadata, Isolation, Log, LogResult, OutRecord, OutTopic, Producer,
-    TopicSpec, Watermarks,
+    Admin, Assignment, Commit, Consumer, GroupMetadata, Isolation, Log, LogError, LogResult, OutRecord, OutTopic,
+    Producer, TopicSpec, Watermarks,
 };
 use crate::partitioner::partition_for;
 use crate::record::Record;
 use crate::time::Clock;
 use crate::topology::{Topic, TopicRef, Topology};
-use crate::worker::repartition_topic;
 
 use super::clock::VirtualClock;
 use super::faults::{Fault, Faults};
@@ -309,12 +308,7 @@ impl World {
         let stable = || -> LogResult<bool> {
             let mut consumer = reader(&self.log, topic, |watermarks: Watermarks| watermarks.high)?;
             consumer.poll(1, Duration::ZERO)?;
-            let partitions = self
-                .log
-                .admin()
-                .topic(topic, AT_ONCE)?
-                .map_or(0, |info| info.partitions);
-            for partition in 0..partitions {
+            for partition in 0..partitions_of(&self.log, topic)? {
                 let end = consumer.end_offset(partition.unsigned_abs());
                 if end < consumer.position(partition.unsigned_abs()) {
                     return Ok(false);
@@ -338,12 +332,8 @@ impl World {
     fn sources(&self) -> impl Iterator<Item = TopicPartition> + '_ {
         let subs = self.topology.plan().sub_topologies.iter();
         subs.flat_map(|sub| sub.sources.iter()).flat_map(|topic| {
-            let name = match topic {
-                TopicRef::External(name) => Arc::clone(name),
-                TopicRef::Repartition(name) => repartition_topic(APPLICATION, name),
-            };
-            let info = self.log.admin().topic(&name, AT_ONCE).ok().flatten();
-            let partitions = info.map_or(0, |info| info.partitions);
+            let name = topic.full_name(APPLICATION);
+            let partitions = partitions_of(&self.log, &name).unwrap_or_else(|error| panic!("{name}: {error}"));
             (0..partitions).map(move |partition| TopicPartition::new(Arc::clone(&name), partition))
         })
     }
@@ -457,7 +447,11 @@ impl Writer {
                 },
                 timeout: AT_ONCE,
             })?;
-            self.producer.poll_commit(AT_ONCE).unwrap_or(Ok(()))
+            loop {
+                if let Some(outcome) = self.producer.poll_commit(AT_ONCE) {
+                    return outcome;
+                }
+            }
         });
         written.unwrap_or_else(|error| panic!("a record cannot be written: {error}"));
     }
@@ -467,12 +461,18 @@ fn decode<T>(codec: &(impl Codec<Item = T> + ?Sized), bytes: Option<&[u8]>) -> R
     bytes.map(|bytes| codec.decode(bytes)).transpose()
 }
 
+fn partitions_of(log: &EmbeddedLog, topic: &Arc<str>) -> LogResult<i32> {
+    let missing = || LogError::UnknownTopic {
+        topic: topic.to_string(),
+    };
+    Ok(log.admin().topic(topic, AT_ONCE)?.ok_or_else(missing)?.partitions)
+}
+
 /// A committed reader of all partitions of a topic, from where `start` says; the slot is the partition.
 fn reader(log: &EmbeddedLog, topic: &Arc<str>, start: impl Fn(Watermarks) -> i64) -> LogResult<Box<dyn Consumer>> {
     let admin: Arc<dyn Admin> = log.admin();
-    let partitions = admin.topic(topic, AT_ONCE)?.map_or(0, |info| info.partitions);
     let mut assignment = Vec::new();
-    for number in 0..partitions {
+    for number in 0..partitions_of(log, topic)? {
         let partition = TopicPartition::new(Arc::clone(topic), number);
         assignment.push(Assignment {
             slot: number.unsigned_abs(),

@@ -277,8 +277,7 @@ pub fn three_members_share_evenly(log: &dyn Log) {
 pub fn a_member_without_partitions_takes_over_when_the_owner_leaves(log: &dyn Log) {
     let (input, group) = (unique("input"), unique("group"));
     create(log, &input, 1, &[]);
-    let first = sole_member(log, &group, &input, 1);
-    let mut first = first;
+    let mut first = sole_member(log, &group, &input, 1);
     let mut spare = Member::join(log, &group, &input, None);
     serve_until(
         "the spare member is told of its generation",

@@ -1,7 +1,7 @@
 //! Administration.
 
 use tidegate::ids::TopicPartition;
-use tidegate::log::{Isolation, Log, LogError, TopicSpec, Watermarks};
+use tidegate::log::{Isolation, Log, LogError, Watermarks};
 
 use crate::broker::unique;
 use crate::drive::*;
@@ -53,12 +53,7 @@ pub fn topics_are_created_described_and_deleted(log: &dyn Log) {
         (3, "compact", 200_000)
     );
     assert_eq!(info.delete_retention_ms, 90_000_000);
-    let again = TopicSpec {
-        name: topic.as_str().into(),
-        partitions: 3,
-        replication: None,
-        config: Vec::new(),
-    };
+    let again = spec(&topic, 3, &[]);
     match log.admin().create_topic(&again, PATIENCE) {
         Err(LogError::TopicExists { topic: named }) => assert_eq!(named, topic),
         other => panic!("a second topic of the same name gave {other:?}"),
@@ -119,15 +114,6 @@ pub fn a_topic_has_kafkas_defaults(log: &dyn Log) {
 
 /// Topics that cannot be.
 pub fn impossible_topics_are_refused(log: &dyn Log) {
-    let spec = |name: &str, partitions, config: &[(&str, &str)]| TopicSpec {
-        name: name.into(),
-        partitions,
-        replication: None,
-        config: config
-            .iter()
-            .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
-            .collect(),
-    };
     let good = unique("good");
     for impossible in [
         spec("not/a/name", 1, &[]),

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tidegate::ids::TopicPartition;
 use tidegate::log::kafka::{KafkaLog, KafkaSettings};
-use tidegate::log::{Isolation, Log, LogError, OutRecord, OutTopic, Producer};
+use tidegate::log::{Commit, Isolation, Log, LogError, OutRecord, OutTopic, Producer};
 use tidegate::record::Headers;
 use tidegate_integration_tests::Broker;
 use tidegate_integration_tests::broker::unique;
@@ -52,10 +52,10 @@ fn a_megabyte_passes_and_more_is_refused_when_it_is_sent() {
 }
 
 /// Commits one record that the topic refuses, and names it.
-fn commit_what_the_topic_refuses(producer: &mut dyn Producer, topic: &str) {
+fn commit_what_the_topic_refuses(producer: &mut dyn Producer, topic: &str, commit: Commit) {
     producer.begin().expect("an epoch");
     send_bytes(producer, 5_000).expect("the client cannot know the topic's limit");
-    match finish(producer, commit_of(no_group(), &[])) {
+    match finish(producer, commit) {
         Err(LogError::RecordTooLarge { topic: named, bytes }) => assert_eq!((named.as_str(), bytes), (topic, 5_003)),
         other => panic!("the commit gave {other:?}"),
     }
@@ -73,17 +73,23 @@ fn a_record_that_only_the_topic_refuses_fails_the_commit() {
     let topic = unique("narrow");
     create(&*log, &topic, 1, &[("max.message.bytes", "1000")]);
 
+    // Offsets are sent while records are on their way, and must not hide which of these was refused.
+    let (group, partition) = (unique("group"), TopicPartition::new(topic.as_str(), 0));
+    let mut member = sole_member(&*log, &group, &topic, 1);
     let id = unique("id");
     let mut transactional = producer(&*log, Some(&id), &[&topic]);
-    commit_what_the_topic_refuses(&mut *transactional, &topic);
+    let with_offsets = commit_of(member.metadata(), &[(partition.clone(), 1, "")]);
+    commit_what_the_topic_refuses(&mut *transactional, &topic, with_offsets);
     // The refused record leaves a gap in the sequence numbers, over which the library stumbles.
     let aborted = transactional.abort(PATIENCE);
     assert!(matches!(aborted, Err(LogError::Fatal { .. })), "{aborted:?}");
     drop(transactional);
     commit_a_small_record(&mut *producer(&*log, Some(&id), &[&topic]));
+    assert_eq!(committed(&*log, &group, &partition), None, "the offsets went with it");
+    member.leave();
 
     let mut idempotent = producer(&*log, None, &[&topic]);
-    commit_what_the_topic_refuses(&mut *idempotent, &topic);
+    commit_what_the_topic_refuses(&mut *idempotent, &topic, commit_of(no_group(), &[]));
     idempotent.abort(PATIENCE).expect("the epoch can be given up");
     commit_a_small_record(&mut *idempotent);
 
