@@ -15,6 +15,10 @@ use crate::log::{Admin, CommittedOffset, GroupState, LogError, LogResult, TopicI
 /// Pause between two looks at something that is about to change.
 const PAUSE: Duration = Duration::from_millis(20);
 
+/// How long one answer is waited for before the question is asked again over a new connection. The client has left questions
+/// unanswered for minutes while the broker worked (confluentinc/librdkafka#2588 tells of such a hang).
+const ATTEMPT: Duration = Duration::from_secs(10);
+
 /// Clients are kept for this many groups; a process works for one, a tool for few.
 const KEPT_GROUPS: usize = 8;
 
@@ -117,6 +121,17 @@ impl KafkaAdmin {
         Ok(Arc::clone(general.insert(client)))
     }
 
+    /// Lets the next call connect anew, unless another thread has seen to that.
+    fn replace_general(&self, silent: &Arc<AdminClient>) {
+        let mut general = self.general.lock().unwrap_or_else(PoisonError::into_inner);
+        if general.as_ref().is_some_and(|client| Arc::ptr_eq(client, silent)) {
+            tracing::warn!(
+                "a question to the cluster was not answered within {ATTEMPT:?}: asking over a new connection"
+            );
+            *general = None;
+        }
+    }
+
     fn of_group(&self, group: &str) -> LogResult<Arc<AdminClient>> {
         let mut clients = self.by_group.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(client) = clients.get(group) {
@@ -204,12 +219,18 @@ impl Admin for KafkaAdmin {
     }
 
     fn watermarks(&self, partition: &TopicPartition, timeout: Duration) -> LogResult<Watermarks> {
-        let admin = self.general()?;
-        let answer = admin
-            .client
-            .query_watermarks(&partition.topic, partition.partition, timeout);
-        let (low, high) = admin.outcome(answer, "reading the ends of", &partition.topic, timeout)?;
-        Ok(Watermarks { low, high })
+        let deadline = Deadline::after(timeout);
+        loop {
+            let admin = self.general()?;
+            let attempt = deadline.remaining().min(ATTEMPT);
+            let answer = admin
+                .client
+                .query_watermarks(&partition.topic, partition.partition, attempt);
+            match admin.outcome(answer, "reading the ends of", &partition.topic, timeout) {
+                Err(LogError::TimedOut { .. }) if !deadline.is_over() => self.replace_general(&admin),
+                outcome => return outcome.map(|(low, high)| Watermarks { low, high }),
+            }
+        }
     }
 
     fn delete_records(&self, before: &[(TopicPartition, i64)], timeout: Duration) -> LogResult<()> {
