@@ -12,9 +12,7 @@ use crate::operators::OnError;
 use crate::state::{RocksShared, StateDirectory};
 use crate::time::Clock;
 use crate::topology::Topology;
-use crate::worker::{
-    Background, Opener, StateProvider, Topics, Worker, WorkerMetrics, WorkerParts, WorkerSettings, commits_topic,
-};
+use crate::worker::{Background, Opener, Topics, Worker, WorkerMetrics, WorkerParts, WorkerSettings, commits_topic};
 
 use super::error::InstanceError;
 use super::instance::Shared;
@@ -24,7 +22,7 @@ use super::preparation::Preparation;
 use super::purge::{Place, Purge};
 use super::seat::Seat;
 use super::settings::{Backend, Guarantee, InstanceSettings};
-use super::states::{MemoryStates, RocksStates};
+use super::states::{Disk, MemoryStates, RocksStates};
 use super::threads::failed;
 
 /// Offsets of repartition topics that wait to be purged, at most.
@@ -38,7 +36,10 @@ pub(super) struct Means<'a> {
     pub(super) background: &'a MakeBackground,
     /// For names: identities and lineages.
     pub(super) random: Arc<dyn Fn() -> u64 + Send + Sync>,
-    pub(super) purge: Place,
+    /// Where calls are made that wait for the network.
+    pub(super) place: Place,
+    /// Databases that outlive the instance; `None` for what the settings say.
+    pub(super) disk: Option<Disk>,
 }
 
 /// An instance that is a member of its group and does not run yet.
@@ -65,7 +66,11 @@ impl Assembly {
             clock: &clock,
         };
         let topics = Arc::new(preparation.run()?);
-        let (states, identity) = open_states(&settings, (means.random)())?;
+        let Disk { states, identity } = match &means.disk {
+            Some(disk) => disk.clone(),
+            None => open_states(&settings, (means.random)())?,
+        };
+        let identity = settings.instance_id.clone().unwrap_or(identity);
         let shared = Arc::new(Shared::default());
         let leads = Leads::new((0..topics.sub_topologies()).map(|sub| (Arc::clone(topics.lead(sub)), sub)));
         let membership = MemberSettings {
@@ -101,8 +106,8 @@ impl Assembly {
         }
         drop(factory);
         let member = Member::new(MemberParts {
-            orphans: orphan_watch(&settings, &topics, &log),
-            purge: Purge::new(log, Arc::clone(&clock), settings.purge_interval, means.purge, offered),
+            orphans: orphan_watch(&settings, &topics, &log, means.place),
+            purge: Purge::new(log, Arc::clone(&clock), settings.purge_interval, means.place, offered),
             seat,
             leads,
             workers: links,
@@ -118,7 +123,7 @@ impl Assembly {
     }
 }
 
-fn orphan_watch(settings: &InstanceSettings, topics: &Topics, log: &Arc<dyn Log>) -> Option<OrphanWatch> {
+fn orphan_watch(settings: &InstanceSettings, topics: &Topics, log: &Arc<dyn Log>, place: Place) -> Option<OrphanWatch> {
     settings.instance_id.as_ref()?;
     let partitions = (0..topics.sub_topologies()).flat_map(|sub| {
         let lead = topics.lead(sub);
@@ -130,29 +135,28 @@ fn orphan_watch(settings: &InstanceSettings, topics: &Topics, log: &Arc<dyn Log>
         partitions.collect(),
         commits_topic(&settings.application_id),
         settings.session_timeout,
+        place,
     ))
 }
 
-/// Opens the state directory and settles the identity that transactional ids are made of.
-fn open_states(settings: &InstanceSettings, random: u64) -> Result<(Arc<dyn StateProvider>, String), InstanceError> {
+/// Opens the state directory. The identity is what transactional ids are made of where the settings give none.
+fn open_states(settings: &InstanceSettings, random: u64) -> Result<Disk, InstanceError> {
     let fresh = format!("{random:016x}");
     match settings.state.backend {
         Backend::Memory => {
-            let identity = settings.instance_id.clone().unwrap_or(fresh);
-            Ok((Arc::new(MemoryStates::default()), identity))
+            let states = Arc::new(MemoryStates::default());
+            Ok(Disk {
+                states,
+                identity: fresh,
+            })
         }
         Backend::RocksDb => {
             let directory = StateDirectory::open(&settings.state.dir, &settings.application_id, &fresh)?;
-            let kept = directory.instance_id().to_owned();
+            let identity = directory.instance_id().to_owned();
             let shared = RocksShared::new(settings.state.block_cache_bytes, settings.state.write_buffer_bytes);
-            let identity = settings.instance_id.clone().unwrap_or(kept);
-            Ok((
-                Arc::new(RocksStates {
-                    directory: Arc::new(directory),
-                    shared,
-                }),
-                identity,
-            ))
+            let directory = Arc::new(directory);
+            let states = Arc::new(RocksStates { directory, shared });
+            Ok(Disk { states, identity })
         }
     }
 }

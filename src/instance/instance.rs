@@ -102,7 +102,8 @@ impl Instance {
         let means = Means {
             background: &|name, opener, clock| Ok(Box::new(Threads::start(name, opener, clock)?) as Box<dyn Background>),
             random: Arc::new(random),
-            purge: Place::Aside,
+            place: Place::Aside,
+            disk: None,
         };
         let assembly = Assembly::of(topology, settings, log, clock, &means)?;
         let shared = assembly.shared;

@@ -19,4 +19,5 @@ mod threads;
 pub use error::InstanceError;
 pub use instance::{Instance, InstanceHandle, Status};
 pub use settings::{Backend, Guarantee, InstanceSettings, StateSettings};
-pub use stepped::SteppedInstance;
+pub use states::Disk;
+pub use stepped::{SteppedInstance, Surroundings};

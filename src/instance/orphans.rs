@@ -15,8 +15,10 @@ use std::time::Duration;
 use tracing::{debug, warn};
 
 use crate::ids::TopicPartition;
-use crate::log::{Log, LogResult, MemberEvent, MemberSettings};
+use crate::log::{GroupMember, Log, LogResult, MemberEvent, MemberSettings};
 use crate::metrics::Counter;
+
+use super::purge::Place;
 
 /// Time from the last event of the group to the first look, and between two looks.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -49,13 +51,30 @@ struct Question {
     session_timeout: Duration,
 }
 
+/// What is done about a question, in steps.
+enum Work {
+    /// To look at the group.
+    Look,
+    /// To make it share out everything.
+    PassBy,
+    /// A member that wants no work is in the group, or on its way into it; so often it may still be polled.
+    Passing(Box<dyn GroupMember>, u128),
+}
+
+/// Where work goes on.
+enum Busy {
+    Aside(JoinHandle<Outcome>),
+    Here(Work),
+}
+
 /// Watches for partitions without an owner after each event of the group.
 pub(super) struct OrphanWatch {
     question: Arc<Question>,
+    place: Place,
     due: Option<Duration>,
     found: Vec<TopicPartition>,
     looks: u32,
-    busy: Option<JoinHandle<Outcome>>,
+    busy: Option<Busy>,
 }
 
 impl OrphanWatch {
@@ -67,6 +86,7 @@ impl OrphanWatch {
         expected: BTreeSet<TopicPartition>,
         unread_topic: Arc<str>,
         session_timeout: Duration,
+        place: Place,
     ) -> Self {
         let question = Question {
             log,
@@ -77,6 +97,7 @@ impl OrphanWatch {
         };
         Self {
             question: Arc::new(question),
+            place,
             due: None,
             found: Vec::new(),
             looks: 0,
@@ -89,23 +110,39 @@ impl OrphanWatch {
         self.look_at(now + PAUSE);
     }
 
-    /// Works off what a thread has found, and starts the next one when its time has come. Never waits. Counts in `forced` how often the
+    /// Works off what was found, and begins the next work when its time has come. Never waits. Counts in `forced` how often the
     /// group was made to share out everything.
     pub(super) fn step(&mut self, now: Duration, forced: &Counter) {
-        if let Some(busy) = self.busy.take_if(|busy| busy.is_finished()) {
-            match busy.join().unwrap_or(Outcome::Unsettled) {
-                Outcome::Complete => {}
-                Outcome::Unsettled => self.look_at(now + PAUSE),
-                Outcome::Orphans(found) => self.found_orphans(found, now),
-                Outcome::Shared => {
-                    forced.add(1);
-                    self.look_at(now + PAUSE);
-                }
+        match self.outcome() {
+            None | Some(Outcome::Complete) => {}
+            Some(Outcome::Unsettled) => self.look_at(now + PAUSE),
+            Some(Outcome::Orphans(found)) => self.found_orphans(found, now),
+            Some(Outcome::Shared) => {
+                forced.add(1);
+                self.look_at(now + PAUSE);
             }
         }
         if self.busy.is_none() && self.due.is_some_and(|due| due <= now) {
             self.due = None;
-            self.start(look);
+            self.start(Work::Look, now);
+        }
+    }
+
+    /// What the work under way has come to, if it has.
+    fn outcome(&mut self) -> Option<Outcome> {
+        match self.busy.take()? {
+            Busy::Aside(thread) if thread.is_finished() => Some(thread.join().unwrap_or(Outcome::Unsettled)),
+            Busy::Here(work) => match work.step(&self.question, Duration::ZERO) {
+                Step::Done(outcome) => Some(outcome),
+                Step::Next(work) => {
+                    self.busy = Some(Busy::Here(work));
+                    None
+                }
+            },
+            busy @ Busy::Aside(_) => {
+                self.busy = Some(busy);
+                None
+            }
         }
     }
 
@@ -130,24 +167,63 @@ impl OrphanWatch {
             partitions = partitions.join(" "),
             "partitions belong to no member; making the group share out everything"
         );
-        self.start(pass_by);
+        self.start(Work::PassBy, now);
     }
 
-    fn start(&mut self, work: fn(&Question) -> LogResult<Outcome>) {
+    fn start(&mut self, work: Work, now: Duration) {
+        if self.place == Place::Here {
+            self.busy = Some(Busy::Here(work));
+            return;
+        }
         let question = Arc::clone(&self.question);
         let working = move || {
-            work(&question).unwrap_or_else(|error| {
-                debug!(%error, "looking at the group; trying again");
-                Outcome::Unsettled
-            })
+            let mut work = work;
+            loop {
+                work = match work.step(&question, POLL) {
+                    Step::Done(outcome) => return outcome,
+                    Step::Next(work) => work,
+                }
+            }
         };
         match std::thread::Builder::new()
             .name("tidegate-orphans".into())
             .spawn(working)
         {
-            Ok(thread) => self.busy = Some(thread),
-            Err(error) => warn!(%error, "no thread to look at the group"),
+            Ok(thread) => self.busy = Some(Busy::Aside(thread)),
+            Err(error) => {
+                warn!(%error, "no thread to look at the group; trying again later");
+                self.look_at(now + PAUSE);
+            }
         }
+    }
+}
+
+/// What a step of work came to.
+enum Step {
+    Done(Outcome),
+    Next(Work),
+}
+
+impl Work {
+    /// One step; waits for the group at most `wait`, and as long as its answers take.
+    fn step(self, question: &Question, wait: Duration) -> Step {
+        let stepped = match self {
+            Work::Look => look(question).map(Step::Done),
+            Work::PassBy => question
+                .log
+                .member(&MemberSettings {
+                    group: question.group.clone(),
+                    topics: vec![Arc::clone(&question.unread_topic)],
+                    instance_id: None,
+                    session_timeout: question.session_timeout,
+                })
+                .map(|passer_by| Step::Next(Work::Passing(passer_by, PASSING.as_millis() / POLL.as_millis()))),
+            Work::Passing(passer_by, polls) => pass(passer_by, polls, wait),
+        };
+        stepped.unwrap_or_else(|error| {
+            debug!(%error, "looking at the group; trying again");
+            Step::Done(Outcome::Unsettled)
+        })
     }
 }
 
@@ -163,24 +239,18 @@ fn look(question: &Question) -> LogResult<Outcome> {
     })
 }
 
-/// Joins the group, waits for its own share of nothing that matters, and leaves.
-fn pass_by(question: &Question) -> LogResult<Outcome> {
-    let mut passer_by = question.log.member(&MemberSettings {
-        group: question.group.clone(),
-        topics: vec![Arc::clone(&question.unread_topic)],
-        instance_id: None,
-        session_timeout: question.session_timeout,
-    })?;
-    let polls = PASSING.as_millis() / POLL.as_millis();
-    for _ in 0..polls {
-        if let Some(event) = passer_by.poll(POLL)? {
-            passer_by.complete(&event)?;
-            if matches!(event, MemberEvent::Assigned(_)) {
-                passer_by.leave();
-                return Ok(Outcome::Shared);
-            }
+/// Waits for the passer-by's share of nothing that matters; with that, or when it has waited for too long, it leaves.
+fn pass(mut passer_by: Box<dyn GroupMember>, polls: u128, wait: Duration) -> LogResult<Step> {
+    if let Some(event) = passer_by.poll(wait)? {
+        passer_by.complete(&event)?;
+        if matches!(event, MemberEvent::Assigned(_)) {
+            passer_by.leave();
+            return Ok(Step::Done(Outcome::Shared));
         }
     }
-    passer_by.leave();
-    Ok(Outcome::Unsettled)
+    if polls == 0 {
+        passer_by.leave();
+        return Ok(Step::Done(Outcome::Unsettled));
+    }
+    Ok(Step::Next(Work::Passing(passer_by, polls - 1)))
 }

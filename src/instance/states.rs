@@ -7,6 +7,15 @@ use crate::ids::TaskId;
 use crate::state::{MemoryBackend, RocksBackend, RocksShared, StateBackend, StateDirectory, StateResult, StoreSpec};
 use crate::worker::StateProvider;
 
+/// What an instance keeps between two starts.
+#[derive(Clone)]
+pub struct Disk {
+    /// Its tasks' databases.
+    pub states: Arc<dyn StateProvider>,
+    /// The name that its transactional ids are made of.
+    pub identity: String,
+}
+
 /// RocksDB databases under one state directory.
 pub(super) struct RocksStates {
     pub(super) directory: Arc<StateDirectory>,

@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::log::Log;
 use crate::time::Clock;
 use crate::topology::Topology;
-use crate::worker::{Background, Inline, Turn, Worker, WorkerMetrics};
+use crate::worker::{Background, Stepped, Turn, Turns, Worker, WorkerMetrics};
 
 use super::assembly::{Assembly, Means};
 use super::error::InstanceError;
@@ -16,6 +16,21 @@ use super::instance::{Shared, Status};
 use super::member::Member;
 use super::purge::Place;
 use super::settings::InstanceSettings;
+use super::states::Disk;
+
+/// What a stepped instance lives in.
+pub struct Surroundings {
+    /// The log.
+    pub log: Arc<dyn Log>,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// Makes names; should give other numbers for each instance.
+    pub random: Arc<dyn Fn() -> u64 + Send + Sync>,
+    /// When work beside the workers goes on.
+    pub turns: Turns,
+    /// What was kept of an earlier start; `None` for an instance that keeps what its settings say.
+    pub disk: Option<Disk>,
+}
 
 /// An instance that its holder steps, on the holder's thread. Dropping it is a crash: nothing is committed or closed, and the group finds out
 /// when the session ends.
@@ -28,22 +43,30 @@ pub struct SteppedInstance {
 }
 
 impl SteppedInstance {
-    /// Checks topics and plan and joins the group, as [`super::Instance::start`] does. `random` makes names; it should give
-    /// other numbers for each instance.
+    /// Checks topics and plan and joins the group, as [`super::Instance::start`] does.
     ///
     /// # Errors
     /// [`InstanceError`].
     pub fn start(
         topology: Arc<Topology>,
         settings: InstanceSettings,
-        log: Arc<dyn Log>,
-        clock: Arc<dyn Clock>,
-        random: Arc<dyn Fn() -> u64 + Send + Sync>,
+        surroundings: Surroundings,
     ) -> Result<Self, InstanceError> {
-        let means = Means {
-            background: &|_, opener, _| Ok(Box::new(Inline::new(Arc::clone(opener))) as Box<dyn Background>),
+        let Surroundings {
+            log,
+            clock,
             random,
-            purge: Place::Here,
+            turns,
+            disk,
+        } = surroundings;
+        let means = Means {
+            background: &move |_, opener, _| {
+                let stepped = Stepped::new(Arc::clone(opener), Arc::clone(&turns));
+                Ok(Box::new(stepped) as Box<dyn Background>)
+            },
+            random,
+            place: Place::Here,
+            disk,
         };
         let assembly = Assembly::of(topology, settings, log, clock, &means)?;
         Ok(Self {
@@ -54,17 +77,25 @@ impl SteppedInstance {
         })
     }
 
-    /// One step of the membership loop and one turn of each worker.
+    /// Of how many parts it consists, each of which would be a thread: the membership loop, and one for each worker.
+    pub fn parts(&self) -> usize {
+        1 + self.workers.len()
+    }
+
+    /// One step of a part: the membership loop is the first, the workers follow. One that has ended does nothing.
     ///
     /// # Errors
-    /// [`InstanceError`]: it must be dropped.
-    pub fn step(&mut self) -> Result<(), InstanceError> {
-        self.step_member()?;
-        for slot in &mut self.workers {
-            if let Some(worker) = slot
-                && worker.turn()? == Turn::Stopped
-            {
-                *slot = None;
+    /// [`InstanceError`]: the instance must be dropped.
+    pub fn step(&mut self, part: usize) -> Result<(), InstanceError> {
+        match part.checked_sub(1) {
+            None => self.step_member()?,
+            Some(worker) => {
+                let slot = &mut self.workers[worker];
+                if let Some(worker) = slot
+                    && worker.turn()? == Turn::Stopped
+                {
+                    *slot = None;
+                }
             }
         }
         if self.stopping
@@ -75,16 +106,6 @@ impl SteppedInstance {
             self.shared.finished.store(true, Ordering::SeqCst);
         }
         Ok(())
-    }
-
-    /// The first `parts` of a step: the membership loop, then one worker each. For crashes in the midst of one; failures do
-    /// not matter any more. Answers how many there were.
-    pub fn step_partly(&mut self, parts: usize) -> usize {
-        if parts == 0 || self.step_member().is_err() {
-            return parts.min(1);
-        }
-        let turned = self.workers.iter_mut().flatten().take(parts - 1);
-        1 + turned.map_while(|worker| worker.turn().ok()).count()
     }
 
     fn step_member(&mut self) -> Result<(), InstanceError> {

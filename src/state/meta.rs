@@ -109,7 +109,7 @@ impl StateMeta {
     ///
     /// # Panics
     /// If `self` does not come after `stored`.
-    pub(super) fn assert_follows(&self, stored: Option<&StateMeta>) {
+    pub(crate) fn assert_follows(&self, stored: Option<&StateMeta>) {
         if let Some(stored) = stored.filter(|stored| stored.lineage == self.lineage) {
             assert!(
                 self.epoch > stored.epoch || (self.epoch == stored.epoch && self.moves_on_from(stored)),

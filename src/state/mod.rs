@@ -124,7 +124,7 @@ pub trait StateBackend: Send + Sync {
 mod cache;
 mod cache_index;
 #[cfg(test)]
-mod conformance;
+pub(crate) mod conformance;
 mod directory;
 mod key_hash;
 mod memory;

@@ -1,16 +1,16 @@
 //! A cluster in a box, as a test sees it.
 
 use std::fmt;
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::codec::{Codec, KeyCodec};
 use crate::instance::{Backend, InstanceError, InstanceSettings};
 use crate::record::Record;
 use crate::topology::{Topic, Topology};
 
 use super::clock::VirtualClock;
-use super::world::{APPLICATION, World};
+use super::world::{APPLICATION, Setup, World};
 
 const SESSION: Duration = Duration::from_secs(6);
 const TRANSACTION: Duration = Duration::from_secs(10);
@@ -21,21 +21,16 @@ const TRANSACTION: Duration = Duration::from_secs(10);
 /// method. All calls panic where the topology or the engine fails, with the error that an instance would stop with:
 /// it is made for tests. [`failure`](Self::failure) is for tests that want such an error.
 pub struct TestCluster {
-    topology: Arc<Topology>,
-    instances: usize,
-    partitions: i32,
-    seed: u64,
-    faults: bool,
-    settings: InstanceSettings,
-    world: Option<World>,
+    pub(super) setup: Setup,
+    pub(super) world: Option<World>,
 }
 
 impl fmt::Debug for TestCluster {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("TestCluster")
-            .field("instances", &self.instances)
-            .field("partitions", &self.partitions)
-            .field("seed", &self.seed)
+            .field("instances", &self.setup.instances)
+            .field("partitions", &self.setup.partitions)
+            .field("seed", &self.setup.seed)
             .finish_non_exhaustive()
     }
 }
@@ -48,12 +43,15 @@ impl TestCluster {
         settings.session_timeout = SESSION;
         settings.transaction_timeout = TRANSACTION;
         Self {
-            topology: topology.into(),
-            instances: 1,
-            partitions: 1,
-            seed: 0,
-            faults: false,
-            settings,
+            setup: Setup {
+                topology: topology.into(),
+                instances: 1,
+                partitions: 1,
+                seed: 0,
+                static_members: false,
+                settings,
+                faults: None,
+            },
             world: None,
         }
     }
@@ -61,32 +59,38 @@ impl TestCluster {
     /// Number of instances at the start.
     #[must_use]
     pub fn instances(mut self, instances: usize) -> Self {
-        self.instances = instances;
+        self.setup.instances = instances;
         self
     }
 
     /// Number of partitions of each topic that the topology reads or writes.
     #[must_use]
     pub fn partitions(mut self, partitions: i32) -> Self {
-        self.partitions = partitions;
+        self.setup.partitions = partitions;
         self
     }
 
     /// Decides in which order instances take their turns, and everything else that is random.
     #[must_use]
     pub fn seed(mut self, seed: u64) -> Self {
-        self.seed = seed;
+        self.setup.seed = seed;
         self
     }
 
-    /// Changes the settings of all instances: number of workers, commit interval, policies for bad records. Identity and
-    /// state backend stay as they are.
+    /// Changes the settings of all instances: number of workers, commit interval, policies for bad records. Identities and
+    /// where state is kept stay as they are.
     #[must_use]
     pub fn settings(mut self, change: impl FnOnce(&mut InstanceSettings)) -> Self {
-        change(&mut self.settings);
-        self.settings.application_id = APPLICATION.to_owned();
-        self.settings.instance_id = None;
-        self.settings.state.backend = Backend::Memory;
+        change(&mut self.setup.settings);
+        self.setup.settings.application_id = APPLICATION.to_owned();
+        self.setup.settings.instance_id = None;
+        self
+    }
+
+    /// Gives each instance an identity of its own in the group (`group.instance.id`), which it keeps over restarts.
+    #[must_use]
+    pub fn static_members(mut self) -> Self {
+        self.setup.static_members = true;
         self
     }
 
@@ -132,13 +136,70 @@ impl TestCluster {
         self.world().stop(instance);
     }
 
-    /// Ends an instance at once, as `kill -9` on a lost machine would: its open transaction stays behind, its state is gone, and the group
-    /// learns of it when the session is over.
+    /// Ends an instance at once, as `kill -9` would: its open transaction stays behind, and the group learns of it when the
+    /// session is over. Its disk stays.
     pub fn crash(&mut self, instance: usize) {
         self.world().crash(instance);
     }
 
-    /// Starts an instance again that was stopped or crashed, on an empty disk.
+    /// Takes the disk from an instance that does not run: when it starts again, its state comes from the log.
+    ///
+    /// # Panics
+    /// Where the instance runs.
+    pub fn lose_disk(&mut self, instance: usize) {
+        self.world().lose_disk(instance);
+    }
+
+    /// Lets an instance do nothing for a while, as a stopped virtual machine would, and then go on as if nothing had been.
+    pub fn pause(&mut self, instance: usize, lasts: Duration) {
+        self.world().pause(instance, lasts);
+    }
+
+    /// Cuts an instance off from the log for a while.
+    pub fn partition(&mut self, instance: usize, lasts: Duration) {
+        self.world().cut(instance, lasts);
+    }
+
+    /// The value that a store has under `key`, as it was committed and applied last; call [`settle`](Self::settle) before.
+    /// `key_codec` and `value_codec` are those that the topology gives the store; the key is the one that the store's input is
+    /// partitioned by.
+    ///
+    /// ```
+    /// # use tidegate::codec::{I64Be, Utf8};
+    /// # use tidegate::record::Record;
+    /// # use tidegate::testkit::TestCluster;
+    /// # use tidegate::topology::{Builder, Topic};
+    /// # let words = Topic::new("words", Utf8, Utf8);
+    /// # let builder = Builder::new();
+    /// # builder.stream(&words).group_by_key().count("count");
+    /// # let topology = builder.build()?;
+    /// let mut cluster = TestCluster::new(topology).partitions(4);
+    /// cluster.pipe(&words, Record::new("sleet".to_owned(), String::new(), 0));
+    /// cluster.settle();
+    /// assert_eq!(cluster.look_up("count", Utf8, I64Be, &"sleet".to_owned()), Some(1));
+    /// assert_eq!(cluster.look_up("count", Utf8, I64Be, &"snow".to_owned()), None);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Panics
+    /// Where there is no such store, or its bytes are not what the codecs say.
+    pub fn look_up<KC: KeyCodec, VC: Codec>(
+        &mut self,
+        store: &str,
+        key_codec: KC,
+        value_codec: VC,
+        key: &KC::Item,
+    ) -> Option<VC::Item> {
+        let mut bytes = Vec::new();
+        key_codec
+            .encode(key, &mut bytes)
+            .unwrap_or_else(|error| panic!("a key of {store} cannot be encoded: {error}"));
+        let value = self.world().look_up(store, &bytes, key_codec.partition_bytes(&bytes))?;
+        let value = value_codec.decode(&value);
+        Some(value.unwrap_or_else(|error| panic!("a value of {store} cannot be decoded: {error}")))
+    }
+
+    /// Starts an instance again that was stopped or crashed, on what its disk has.
     pub fn restart(&mut self, instance: usize) {
         self.world().start(instance);
     }
@@ -156,68 +217,8 @@ impl TestCluster {
         self.world().clock()
     }
 
-    /// Runs `scenario` once for each seed, on a cluster in which things go wrong: instances crash in the midst of a step and come back
-    /// later, stand still for longer than their session and their transaction, or are stopped in order. Every
-    /// [`settle`](Self::settle) ends with all instances back, so what a scenario asserts after it must hold whatever happened.
-    ///
-    /// ```
-    /// # use tidegate::codec::{I64Be, Utf8};
-    /// # use tidegate::record::Record;
-    /// # use tidegate::testkit::TestCluster;
-    /// # use tidegate::topology::{Builder, Topic};
-    /// # let words = Topic::new("words", Utf8, Utf8);
-    /// # let counts = Topic::new("counts", Utf8, I64Be);
-    /// # let builder = Builder::new();
-    /// # builder.stream(&words).group_by_key().count("count").to_stream().to(&counts);
-    /// # let topology = builder.build()?;
-    /// TestCluster::new(topology).instances(3).partitions(2).chaos(0..3, |cluster| {
-    ///     for time_ms in 0..20 {
-    ///         cluster.pipe(&words, Record::new("hail".to_owned(), String::new(), time_ms));
-    ///     }
-    ///     cluster.settle();
-    ///     let seen: Vec<i64> = cluster.read(&counts).into_iter().filter_map(|record| record.value).collect();
-    ///     assert_eq!(seen, (1..=20).collect::<Vec<_>>());
-    /// });
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    ///
-    /// # Panics
-    /// As the scenario does, after a line that names the seed. The same seed fails in the same way.
-    pub fn chaos(self, seeds: impl IntoIterator<Item = u64>, scenario: impl Fn(&mut TestCluster)) {
-        for seed in seeds {
-            let mut cluster = TestCluster {
-                topology: Arc::clone(&self.topology),
-                instances: self.instances,
-                partitions: self.partitions,
-                seed,
-                faults: true,
-                settings: self.settings.clone(),
-                world: None,
-            };
-            if let Err(failure) = catch_unwind(AssertUnwindSafe(|| scenario(&mut cluster))) {
-                let told = cluster.world.as_ref().map_or(String::new(), World::told);
-                eprintln!("chaos: seed {seed} failed; what happened before:\n{told}");
-                resume_unwind(failure);
-            }
-        }
-    }
-
-    fn world(&mut self) -> &mut World {
-        let Self {
-            topology,
-            instances,
-            partitions,
-            seed,
-            faults,
-            settings,
-            world,
-        } = self;
-        world.get_or_insert_with(|| {
-            let mut world = World::new(topology, settings, *partitions, *seed, *faults);
-            for _ in 0..*instances {
-                world.add();
-            }
-            world
-        })
+    pub(super) fn world(&mut self) -> &mut World {
+        let Self { setup, world } = self;
+        world.get_or_insert_with(|| World::new(setup))
     }
 }

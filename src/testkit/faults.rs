@@ -1,50 +1,101 @@
 //! What goes wrong in a cluster, and when: decided by the seed.
 
+use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::seed::Seed;
 
-/// One round in so many brings a fault.
-const ONE_IN: u64 = 10;
 /// Faults between two moments at which everything must have come right.
 const MOST: u32 = 12;
 /// Twice the session and more than a transaction may be open.
-const LONGEST: Duration = Duration::from_secs(15);
-/// Steps of an instance within one round, at most: the membership loop, then its workers.
-const STEPS: u64 = 4;
+const LONGEST_MS: u64 = 15_000;
 
 /// What goes wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Fault {
-    /// An instance ends after so many parts of a step.
-    Crash {
-        /// Parts that are still done.
-        steps: usize,
-    },
-    /// An instance does nothing for a while, and then goes on as if nothing had been.
-    Pause,
+    /// A process ends at once; its disk stays.
+    Crash,
+    /// The machine loses power: the process ends, and the disk lacks what was written last.
+    PowerCut,
+    /// The machine is gone with its disk.
+    MachineLoss,
     /// An instance stops in order.
     Stop,
+    /// An instance does nothing for a while, and then goes on as if nothing had been.
+    Pause,
+    /// One thread of an instance stands still while the others go on.
+    Stall,
+    /// An instance stands still and is replaced by another with the same identity; then it goes on.
+    Replace,
+    /// An instance cannot reach the log.
+    Cut,
+    /// Nobody can reach the log: it starts again, or its coordinator moves.
+    Outage,
+    /// The answer to the next commit is lost.
+    LostAnswer,
+    /// The disk takes nothing more.
+    FullDisk,
+    /// All machines sleep for hours.
+    Sleep,
 }
 
-/// A fault, whom it meets, and how long until that one is back.
+const ALL: [Fault; 12] = [
+    Fault::Crash,
+    Fault::PowerCut,
+    Fault::MachineLoss,
+    Fault::Stop,
+    Fault::Pause,
+    Fault::Stall,
+    Fault::Replace,
+    Fault::Cut,
+    Fault::Outage,
+    Fault::LostAnswer,
+    Fault::FullDisk,
+    Fault::Sleep,
+];
+
+/// A fault, whom it meets, and how long it lasts.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Next {
+    /// Which one of its run it is.
+    pub(super) ordinal: u32,
     pub(super) kind: Fault,
-    /// Among those that run.
-    pub(super) victim: usize,
+    /// Whom it meets: a number that is not bounded.
+    pub(super) victim: u64,
+    /// Which part of the victim: a number that is not bounded.
+    pub(super) part: u64,
     pub(super) lasts: Duration,
 }
 
 /// The faults of one cluster.
 #[derive(Debug)]
 pub(super) struct Faults {
+    seed: Seed,
+    /// What may go wrong in this run. Few kinds at a time come deeper than all at once (swarm testing, Groce et al., 2012).
+    kinds: Vec<Fault>,
+    /// One round in so many brings a fault.
+    one_in: u64,
     left: u32,
+    drawn: u32,
+    /// The only ones that happen; `None` for all.
+    only: Option<Arc<BTreeSet<u32>>>,
 }
 
 impl Faults {
-    pub(super) fn new() -> Self {
-        Self { left: MOST }
+    pub(super) fn new(seed: Seed, only: Option<Arc<BTreeSet<u32>>>) -> Self {
+        let mut kinds: Vec<Fault> = ALL.into_iter().filter(|_| seed.once_in(2)).collect();
+        if kinds.is_empty() {
+            kinds.push(Fault::Crash);
+        }
+        Self {
+            kinds,
+            one_in: [5, 10, 25, 60][seed.below(4) as usize],
+            seed,
+            left: MOST,
+            drawn: 0,
+            only,
+        }
     }
 
     /// Everything has come right: from now on as much may go wrong again.
@@ -58,23 +109,31 @@ impl Faults {
     }
 
     /// The fault of this round, if there is one.
-    pub(super) fn next(&mut self, seed: &Seed, running: usize) -> Option<Next> {
-        if self.left == 0 || running == 0 || !seed.next().is_multiple_of(ONE_IN) {
+    pub(super) fn next(&mut self) -> Option<Next> {
+        if self.left == 0 || !self.seed.once_in(self.one_in) {
             return None;
         }
         self.left -= 1;
-        let kind = match seed.next() % 4 {
-            0 | 1 => Fault::Crash {
-                steps: (seed.next() % (STEPS + 1)) as usize,
-            },
-            2 => Fault::Pause,
-            _ => Fault::Stop,
+        self.drawn += 1;
+        let next = Next {
+            ordinal: self.drawn,
+            kind: self.kinds[self.seed.below(self.kinds.len() as u64) as usize],
+            victim: self.seed.next(),
+            part: self.seed.next(),
+            lasts: Duration::from_millis(self.lasts_ms()),
         };
-        let longest_ms = LONGEST.as_millis() as u64;
-        Some(Next {
-            kind,
-            victim: (seed.next() % running as u64) as usize,
-            lasts: Duration::from_millis(seed.next() % longest_ms),
-        })
+        let happens = self.only.as_ref().is_none_or(|only| only.contains(&next.ordinal));
+        happens.then_some(next)
+    }
+
+    /// Short ones too: most of what a protocol does ends within milliseconds.
+    fn lasts_ms(&self) -> u64 {
+        let longest = [20, 400, 4_000, LONGEST_MS][self.seed.below(4) as usize];
+        self.seed.below(longest)
+    }
+
+    /// How many were drawn.
+    pub(super) fn drawn(&self) -> u32 {
+        self.drawn
     }
 }

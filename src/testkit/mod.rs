@@ -32,15 +32,22 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod chaos;
 mod clock;
 mod cluster;
+mod disk;
 mod faults;
+mod network;
+mod outside;
 mod seed;
+mod slot;
+mod story;
 #[cfg(test)]
 mod tests;
 mod topology_test;
 mod world;
 
+pub use chaos::Exploration;
 pub use clock::VirtualClock;
 pub use cluster::TestCluster;
 pub use topology_test::TopologyTest;

@@ -1,113 +1,137 @@
 //! What a test's cluster consists of, and its steps.
 
-use std::collections::BTreeMap;
-use std::fmt::Write as _;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::codec::{Codec, CodecError};
-use crate::ids::TopicPartition;
-use crate::instance::{InstanceError, InstanceSettings, SteppedInstance};
+use crate::ids::{StoreId, TaskId, TopicPartition};
+use crate::instance::{InstanceError, InstanceSettings};
 use crate::log::embedded::{EmbeddedLog, EmbeddedSettings, Waits};
-use crate::log::{
-    Admin, Assignment, Commit, Consumer, GroupMetadata, Isolation, Log, LogError, LogResult, OutRecord, OutTopic,
-    Producer, TopicSpec, Watermarks,
-};
 use crate::partitioner::partition_for;
 use crate::record::Record;
+use crate::state::{StateError, StateMeta};
 use crate::time::Clock;
 use crate::topology::{Topic, TopicRef, Topology};
+use crate::worker::WorkerError;
 
 use super::clock::VirtualClock;
-use super::faults::{Fault, Faults};
+use super::faults::{Fault, Faults, Next};
+use super::network::Network;
+use super::outside::Outside;
 use super::seed::Seed;
+use super::slot::{Site, Slot};
+use super::story::Story;
 
 pub(super) const APPLICATION: &str = "test";
-/// A time-out that no call on the embedded log waits for.
-const AT_ONCE: Duration = Duration::from_secs(1);
 /// Steps of time in which instances are stepped while time is moved.
 const STRIDE: Duration = Duration::from_millis(500);
 /// Rounds after which a cluster that still has something to do is taken for stuck.
 const MAX_ROUNDS: u32 = 100_000;
 /// Time that passes in a round even if nobody waits.
 const ROUND: Duration = Duration::from_millis(1);
+/// After so many rounds in which nothing went on, time passes faster.
+const QUIET_ROUNDS: u32 = 8;
+/// Twice that in each further round, up to this: far below any session.
+const LONGEST_QUIET: Duration = Duration::from_millis(250);
 /// Of so many records piped in under faults one is followed by a round.
 const ROUND_PER_RECORDS: u64 = 2;
-const READ_RECORDS: usize = 10_000;
+/// How long a replaced process goes on after it has stood still.
+const AFTERLIFE: Duration = Duration::from_secs(3);
+/// The longest that all machines sleep.
+const LONGEST_SLEEP_MS: u64 = 4 * 3_600_000;
 
-/// A place for an instance.
-struct Slot {
-    instance: Option<SteppedInstance>,
-    /// Not stepped before this.
-    paused_until: Duration,
-    /// When it comes back after a fault; `None` for one that the test itself ended.
-    back_at: Option<Duration>,
+/// What a cluster is made by.
+#[derive(Clone)]
+pub(super) struct Setup {
+    pub(super) topology: Arc<Topology>,
+    pub(super) instances: usize,
+    pub(super) partitions: i32,
+    pub(super) seed: u64,
+    pub(super) static_members: bool,
+    pub(super) settings: InstanceSettings,
+    /// Whether things go wrong; and if so, which of them only.
+    pub(super) faults: Option<Option<Arc<BTreeSet<u32>>>>,
 }
 
 /// A cluster that runs.
 pub(super) struct World {
-    topology: Arc<Topology>,
-    settings: InstanceSettings,
-    clock: Arc<VirtualClock>,
+    site: Site,
+    seed: u64,
+    static_members: bool,
     log: Arc<EmbeddedLog>,
-    seed: Arc<Seed>,
+    outside: Outside,
     slots: Vec<Slot>,
     faults: Option<Faults>,
-    told: String,
-    writers: BTreeMap<Arc<str>, Writer>,
-    readers: BTreeMap<Arc<str>, Box<dyn Consumer>>,
-}
-
-struct Writer {
-    producer: Box<dyn Producer>,
-    partitions: i32,
-    /// Where the next record without a key goes.
-    turn: i32,
+    activity: u64,
+    quiet: u32,
 }
 
 impl World {
-    pub(super) fn new(
-        topology: &Arc<Topology>,
-        settings: &InstanceSettings,
-        partitions: i32,
-        seed: u64,
-        faults: bool,
-    ) -> Self {
+    pub(super) fn new(setup: &Setup) -> Self {
         let clock = Arc::new(VirtualClock::default());
         let embedded = EmbeddedSettings {
-            transaction_timeout: settings.transaction_timeout,
+            transaction_timeout: setup.settings.transaction_timeout,
             waits: Waits::Never,
         };
         let log = EmbeddedLog::with_settings(Arc::clone(&clock) as Arc<dyn Clock>, embedded);
-        let world = Self {
-            topology: Arc::clone(topology),
-            settings: settings.clone(),
-            clock,
+        let faults = setup.faults.clone();
+        let mut world = Self {
+            site: Site {
+                topology: Arc::clone(&setup.topology),
+                settings: setup.settings.clone(),
+                story: Arc::new(Story::new(Arc::clone(&clock))),
+                clock,
+                names: Arc::new(Seed::of(setup.seed, 1)),
+                order: Arc::new(Seed::of(setup.seed, 2)),
+                faults: faults.is_some(),
+            },
+            seed: setup.seed,
+            static_members: setup.static_members,
+            outside: Outside::new(Arc::clone(&log)),
             log,
-            seed: Arc::new(Seed::new(seed)),
             slots: Vec::new(),
-            faults: faults.then(Faults::new),
-            told: String::new(),
-            writers: BTreeMap::new(),
-            readers: BTreeMap::new(),
+            faults: faults.map(|only| Faults::new(Seed::of(setup.seed, 3), only)),
+            activity: 0,
+            quiet: 0,
         };
         for topic in world.external_topics() {
-            world.create(topic, partitions);
+            world.outside.create(topic, setup.partitions);
+        }
+        for _ in 0..setup.instances {
+            world.add();
         }
         world
     }
 
     pub(super) fn clock(&self) -> Arc<VirtualClock> {
-        Arc::clone(&self.clock)
+        Arc::clone(&self.site.clock)
     }
 
-    /// Faults so far, a line each.
-    pub(super) fn told(&self) -> String {
-        self.told.clone()
+    fn now(&self) -> Duration {
+        self.site.clock.monotonic()
+    }
+
+    pub(super) fn story(&self) -> Arc<Story> {
+        Arc::clone(&self.site.story)
+    }
+
+    /// Ends all instances, and takes note of what they have counted.
+    pub(super) fn end(&mut self) {
+        let story = self.story();
+        self.slots.iter_mut().for_each(|slot| slot.end(&story));
+    }
+
+    /// How many faults were drawn.
+    pub(super) fn faults_drawn(&self) -> u32 {
+        self.faults.as_ref().map_or(0, Faults::drawn)
+    }
+
+    fn tell(&self, number: usize, what: &str) {
+        self.site.story.tell(&self.slots[number].name, format_args!("{what}"));
     }
 
     fn external_topics(&self) -> Vec<Arc<str>> {
-        let plan = self.topology.plan();
+        let plan = self.site.topology.plan();
         let named = plan
             .sub_topologies
             .iter()
@@ -118,56 +142,71 @@ impl World {
                 TopicRef::Repartition(_) => None,
             })
             .collect();
-        names.extend(self.settings.dead_letter_topic.as_deref().map(Arc::from));
+        names.extend(self.site.settings.dead_letter_topic.as_deref().map(Arc::from));
         names.sort();
         names.dedup();
         names
     }
 
-    fn create(&self, name: Arc<str>, partitions: i32) {
-        let spec = TopicSpec {
-            name,
-            partitions,
-            replication: None,
-            config: Vec::new(),
-        };
-        let created = self.log.admin().create_topic(&spec, AT_ONCE);
-        created.unwrap_or_else(|error| panic!("topic {}: {error}", spec.name));
-    }
+    // ------------------------------------------------------------------------------------------ instances
 
     /// Starts one more instance; answers its number.
     pub(super) fn add(&mut self) -> usize {
-        self.slots.push(Slot {
-            instance: None,
-            paused_until: Duration::ZERO,
-            back_at: None,
-        });
-        let number = self.slots.len() - 1;
+        let number = self.slots.len();
+        let mut slot = self.new_slot(format!("instance {number}"));
+        slot.static_id = self.static_members.then(|| format!("static-{number}"));
+        self.slots.push(slot);
         self.start(number);
         number
     }
 
-    pub(super) fn start(&mut self, number: usize) {
-        assert!(self.slots[number].instance.is_none(), "instance {number} runs already");
-        let seed = Arc::clone(&self.seed);
-        let started = SteppedInstance::start(
-            Arc::clone(&self.topology),
-            self.settings.clone(),
-            Arc::clone(&self.log) as Arc<dyn Log>,
-            Arc::clone(&self.clock) as Arc<dyn Clock>,
-            Arc::new(move || seed.next()),
+    fn new_slot(&self, name: String) -> Slot {
+        let purpose = 100 + self.slots.len() as u64;
+        let network = Network::new(
+            name.clone(),
+            Arc::clone(&self.log),
+            self.clock(),
+            Seed::of(self.seed, purpose),
+            self.story(),
         );
-        let started = started.unwrap_or_else(|error| panic!("instance {number} cannot start: {error}"));
-        self.slots[number] = Slot {
-            instance: Some(started),
-            paused_until: Duration::ZERO,
-            back_at: None,
-        };
+        Slot::new(name, network, self.new_identity())
+    }
+
+    fn new_identity(&self) -> String {
+        format!("{:016x}", self.site.names.next())
+    }
+
+    pub(super) fn start(&mut self, number: usize) {
+        let slot = &mut self.slots[number];
+        assert!(slot.instance.is_none(), "instance {number} runs already");
+        if let Err(error) = slot.start(&self.site) {
+            panic!("instance {number} cannot start: {error}");
+        }
+        self.tell(number, "starts");
     }
 
     pub(super) fn crash(&mut self, number: usize) {
-        self.slots[number].instance = None;
+        let story = self.story();
+        self.slots[number].end(&story);
         self.slots[number].back_at = None;
+        self.tell(number, "crashes");
+    }
+
+    pub(super) fn lose_disk(&mut self, number: usize) {
+        assert!(self.slots[number].instance.is_none(), "instance {number} runs");
+        let identity = self.new_identity();
+        self.slots[number].lose_disk(identity);
+        self.tell(number, "loses its disk");
+    }
+
+    pub(super) fn pause(&mut self, number: usize, lasts: Duration) {
+        self.slots[number].paused_until = self.now() + lasts;
+        self.tell(number, &format!("stands still for {lasts:?}"));
+    }
+
+    pub(super) fn cut(&mut self, number: usize, lasts: Duration) {
+        self.slots[number].network.cut(lasts);
+        self.tell(number, &format!("is cut off for {lasts:?}"));
     }
 
     pub(super) fn stop(&mut self, number: usize) {
@@ -182,37 +221,74 @@ impl World {
         panic!("instance {number} does not stop: {}", self.statuses());
     }
 
-    /// Every instance takes one step, in an order that the seed decides. One that fails is gone.
-    fn round(&mut self) -> Result<(), InstanceError> {
-        self.clock.advance(self.until_somebody_runs().unwrap_or(ROUND));
+    // ------------------------------------------------------------------------------------------ rounds
+
+    /// Every part of every instance takes one step, in an order that the seed decides. An instance that fails is gone.
+    pub(super) fn round(&mut self) -> Result<(), InstanceError> {
+        self.pass_time();
         self.cause_faults();
-        let mut order: Vec<usize> = (0..self.slots.len()).collect();
-        self.seed.shuffle(&mut order);
-        for number in order {
-            let now = self.clock.monotonic();
-            let slot = &mut self.slots[number];
-            if slot.back_at.is_some_and(|back_at| back_at <= now) && slot.instance.is_none() {
-                self.tell(number, "is back");
-                self.start(number);
+        self.end_faults();
+        let mut order: Vec<(usize, usize)> = Vec::new();
+        for (number, slot) in self.slots.iter().enumerate() {
+            let parts = slot.instance.as_ref().map_or(0, |instance| instance.parts());
+            order.extend((0..parts).map(|part| (number, part)));
+        }
+        self.site.order.shuffle(&mut order);
+        for (number, part) in order {
+            self.step(number, part)?;
+        }
+        Ok(())
+    }
+
+    fn step(&mut self, number: usize, part: usize) -> Result<(), InstanceError> {
+        let now = self.now();
+        let slot = &mut self.slots[number];
+        let stalls = slot.stalled.0 == part && slot.stalled.1 > now;
+        let Some(instance) = slot.instance.as_mut().filter(|_| slot.paused_until <= now && !stalls) else {
+            return Ok(());
+        };
+        let lines = self.site.story.lines();
+        let stepped = instance.step(part);
+        if part == 0 && self.site.story.lines() > lines && !instance.counters().restores().is_empty() {
+            self.site.story.happened("the group moved while a task was restored");
+        }
+        let finished = instance.is_finished();
+        match stepped {
+            Ok(()) if finished => {
+                slot.end(&self.site.story);
+                self.tell(number, "has stopped");
             }
-            let slot = &mut self.slots[number];
-            let Some(instance) = slot.instance.as_mut().filter(|_| slot.paused_until <= now) else {
-                continue;
-            };
-            if let Err(error) = instance.step() {
-                slot.instance = None;
-                return Err(error);
-            }
-            if instance.is_finished() {
-                slot.instance = None;
+            Ok(()) => {}
+            Err(error) => {
+                slot.end(&self.site.story);
+                let expected = slot.expects(&error, now);
+                self.tell(number, &format!("fails: {error}"));
+                if !expected {
+                    return Err(error);
+                }
             }
         }
         Ok(())
     }
 
+    /// At least a little time passes; while nobody does anything, more of it.
+    fn pass_time(&mut self) {
+        let activity: u64 = self.slots.iter().map(Slot::activity).sum();
+        let activity = activity + self.site.story.lines() as u64;
+        self.quiet = match activity == self.activity {
+            true => self.quiet + 1,
+            false => 0,
+        };
+        self.activity = activity;
+        let quiet = ROUND * 2_u32.saturating_pow(self.quiet.saturating_sub(QUIET_ROUNDS).min(10));
+        self.site
+            .clock
+            .advance(self.until_somebody_runs().unwrap_or(quiet.min(LONGEST_QUIET)));
+    }
+
     /// How long nobody does anything, if that is so.
     fn until_somebody_runs(&self) -> Option<Duration> {
-        let now = self.clock.monotonic();
+        let now = self.now();
         let next = self.slots.iter().filter_map(|slot| match slot.instance {
             Some(_) => Some(slot.paused_until),
             None => slot.back_at,
@@ -228,61 +304,164 @@ impl World {
         }
     }
 
+    // ------------------------------------------------------------------------------------------ faults
+
     /// Something goes wrong, if it is time for that.
     fn cause_faults(&mut self) {
-        let running = self.slots.iter().filter(|slot| slot.instance.is_some()).count();
-        let fault = self.faults.as_mut().and_then(|faults| faults.next(&self.seed, running));
-        let Some(fault) = fault else { return };
-        let mut running = (0..self.slots.len()).filter(|number| self.slots[*number].instance.is_some());
-        let Some(number) = running.nth(fault.victim) else {
+        let Some(fault) = self.faults.as_mut().and_then(Faults::next) else {
             return;
         };
-        let now = self.clock.monotonic();
+        let lasts = fault.lasts;
+        match fault.kind {
+            Fault::Outage => {
+                for slot in &self.slots {
+                    slot.network.cut(lasts);
+                }
+                self.tell_fault(&fault, "nobody reaches the log");
+                return;
+            }
+            Fault::Sleep => {
+                let by = Duration::from_millis(fault.part % LONGEST_SLEEP_MS);
+                self.tell_fault(&fault, &format!("all machines sleep for {by:?}"));
+                self.site.clock.advance(by);
+                return;
+            }
+            _ => {}
+        }
+        let number = (fault.victim % self.slots.len() as u64) as usize;
+        if self.slots[number].instance.is_some() {
+            self.cause(number, &fault);
+        }
+    }
+
+    fn tell_fault(&self, fault: &Next, what: &str) {
+        let (ordinal, lasts) = (fault.ordinal, fault.lasts);
+        self.site
+            .story
+            .tell("*", format_args!("fault {ordinal}, for {lasts:?}: {what}"));
+    }
+
+    fn cause(&mut self, number: usize, fault: &Next) {
+        let now = self.now();
+        let until = now + fault.lasts;
+        self.tell_fault(fault, &format!("{} meets {:?}", self.slots[number].name, fault.kind));
+        let story = self.story();
+        let identity = self.new_identity();
         let slot = &mut self.slots[number];
         match fault.kind {
-            Fault::Crash { steps } => {
-                // In the midst of a round: the membership loop and some of the workers have had their turn.
-                let crashed = slot.instance.take().map(|mut instance| instance.step_partly(steps));
-                self.tell(number, &format!("crashes, {crashed:?}"));
+            Fault::Crash => slot.end(&story),
+            Fault::PowerCut => {
+                slot.end(&story);
+                if slot.disk.lose_power(&self.site.order) > 0 {
+                    story.happened("a power failure took applied epochs");
+                }
             }
-            Fault::Pause => {
-                slot.paused_until = now + fault.lasts;
-                self.tell(number, "stands still");
+            Fault::MachineLoss => {
+                slot.end(&story);
+                slot.lose_disk(identity);
             }
             Fault::Stop => {
                 if let Some(instance) = &mut slot.instance {
                     instance.stop();
                 }
-                self.tell(number, "stops");
+            }
+            Fault::Pause => slot.paused_until = until,
+            Fault::Stall => {
+                let parts = slot.instance.as_ref().map_or(1, |instance| instance.parts());
+                // Longer than the budget of a revocation, at times.
+                slot.stalled = ((fault.part % parts as u64) as usize, now + fault.lasts * 3);
+            }
+            Fault::Replace => return self.replace(number, until),
+            Fault::Cut => slot.network.cut(fault.lasts),
+            Fault::LostAnswer => slot.network.lose_answer(),
+            Fault::FullDisk => {
+                slot.disk.set_full(true);
+                slot.full_until = until;
+            }
+            Fault::Outage | Fault::Sleep => {}
+        }
+        slot.back_at = Some(until);
+    }
+
+    /// The process goes on elsewhere with all it has, after standing still; here another takes its place, without a disk.
+    fn replace(&mut self, number: usize, until: Duration) {
+        let mut fresh = self.new_slot(format!("{}+", self.slots[number].name));
+        fresh.static_id.clone_from(&self.slots[number].static_id);
+        fresh.back_at = Some(self.now());
+        let mut old = std::mem::replace(&mut self.slots[number], fresh);
+        old.paused_until = until;
+        old.doomed_at = Some(until + AFTERLIFE);
+        self.slots.push(old);
+    }
+
+    /// What lasted long enough is over.
+    fn end_faults(&mut self) {
+        let now = self.now();
+        let all_over = self.faults.as_ref().is_some_and(Faults::are_over);
+        for number in 0..self.slots.len() {
+            let slot = &mut self.slots[number];
+            slot.network.deliver();
+            if slot.full_until > Duration::ZERO && (slot.full_until <= now || all_over) {
+                slot.full_until = Duration::ZERO;
+                slot.disk.set_full(false);
+            }
+            if slot.doomed_at.is_some_and(|doomed_at| doomed_at <= now) && slot.instance.is_some() {
+                let story = self.story();
+                self.slots[number].end(&story);
+                self.slots[number].back_at = None;
+                self.tell(number, "ends for good");
+                continue;
+            }
+            let is_due = slot.back_at.is_some_and(|back_at| back_at <= now);
+            if is_due && slot.doomed_at.is_some() {
+                slot.back_at = None;
+            } else if is_due && slot.instance.is_none() && !slot.network.is_cut() && slot.full_until == Duration::ZERO {
+                self.start(number);
             }
         }
-        self.slots[number].back_at = Some(now + fault.lasts);
     }
 
-    fn tell(&mut self, number: usize, what: &str) {
-        let at_ms = self.clock.monotonic().as_millis();
-        let _ = writeln!(self.told, "{at_ms:>8} ms  instance {number} {what}");
+    /// From now on the networks are calm, or not.
+    fn calm(&self, calm: bool) {
+        for slot in &self.slots {
+            slot.network.set_rough(!calm);
+            if calm {
+                slot.network.mend();
+            }
+        }
     }
+
+    // ------------------------------------------------------------------------------------------ time and rest
 
     pub(super) fn advance(&mut self, by: Duration) {
-        let end = self.clock.monotonic() + by;
-        while self.clock.monotonic() < end {
-            let rest = end - self.clock.monotonic();
-            self.clock.advance(rest.min(STRIDE));
+        let end = self.now() + by;
+        while self.now() < end {
+            let rest = end - self.now();
+            self.site.clock.advance(rest.min(STRIDE));
             self.round_or_panic();
         }
     }
 
     pub(super) fn settle(&mut self) -> Option<InstanceError> {
+        let settled = self.come_to_rest();
+        if let Some(faults) = &mut self.faults {
+            faults.begin_anew();
+            self.calm(false);
+        }
+        settled
+    }
+
+    fn come_to_rest(&mut self) -> Option<InstanceError> {
         for _ in 0..MAX_ROUNDS {
             let nobody = self
                 .slots
                 .iter()
                 .all(|slot| slot.instance.is_none() && slot.back_at.is_none());
-            if nobody || (self.faults.as_ref().is_none_or(Faults::are_over) && self.is_settled()) {
-                if let Some(faults) = &mut self.faults {
-                    faults.begin_anew();
-                }
+            let over = self.faults.as_ref().is_none_or(Faults::are_over);
+            if self.faults.is_some() && over {
+                self.calm(true);
+            }
+            if nobody || (over && self.is_settled()) {
                 return None;
             }
             if let Err(error) = self.round() {
@@ -293,194 +472,95 @@ impl World {
     }
 
     fn is_settled(&self) -> bool {
-        let now = self.clock.monotonic();
-        let ready = |slot: &Slot| match &slot.instance {
-            Some(instance) => instance.status().ready && slot.paused_until <= now,
-            None => slot.back_at.is_none(),
-        };
-        self.slots.iter().all(ready)
-            && self.sources().all(|partition| self.is_consumed(&partition))
-            && self.external_topics().iter().all(|topic| self.is_stable(topic))
+        let now = self.now();
+        self.slots.iter().all(|slot| {
+            slot.is_ready(now) && !slot.network.is_busy() && (slot.doomed_at.is_none() || slot.instance.is_none())
+        }) && self.outside.is_consumed(APPLICATION, &self.sources())
+            && self.external_topics().iter().all(|topic| self.outside.is_stable(topic))
     }
 
-    /// Whether no transaction is open on a topic: one that a crash left behind hides what was committed after it.
-    fn is_stable(&self, topic: &Arc<str>) -> bool {
-        let stable = || -> LogResult<bool> {
-            let mut consumer = reader(&self.log, topic, |watermarks: Watermarks| watermarks.high)?;
-            consumer.poll(1, Duration::ZERO)?;
-            for partition in 0..partitions_of(&self.log, topic)? {
-                let end = consumer.end_offset(partition.unsigned_abs());
-                if end < consumer.position(partition.unsigned_abs()) {
-                    return Ok(false);
-                }
-            }
-            Ok(true)
-        };
-        stable().unwrap_or_else(|error| panic!("{topic} cannot be read: {error}"))
-    }
-
-    fn is_consumed(&self, partition: &TopicPartition) -> bool {
-        let admin = self.log.admin();
-        let end = admin
-            .watermarks(partition, AT_ONCE)
-            .map_or(i64::MAX, |marks| marks.high);
-        let committed = admin.committed(APPLICATION, std::slice::from_ref(partition), Duration::ZERO);
-        let offset = committed.ok().and_then(|offsets| offsets.into_iter().next().flatten());
-        offset.map_or(0, |committed| committed.offset) >= end
-    }
-
-    fn sources(&self) -> impl Iterator<Item = TopicPartition> + '_ {
-        let subs = self.topology.plan().sub_topologies.iter();
-        subs.flat_map(|sub| sub.sources.iter()).flat_map(|topic| {
+    fn sources(&self) -> Vec<TopicPartition> {
+        let subs = self.site.topology.plan().sub_topologies.iter();
+        let topics = subs.flat_map(|sub| sub.sources.iter());
+        let mut sources = Vec::new();
+        for topic in topics {
             let name = topic.full_name(APPLICATION);
-            let partitions = partitions_of(&self.log, &name).unwrap_or_else(|error| panic!("{name}: {error}"));
-            (0..partitions).map(move |partition| TopicPartition::new(Arc::clone(&name), partition))
-        })
+            let partitions = 0..self.outside.partitions_of(&name);
+            sources.extend(partitions.map(|partition| TopicPartition::new(Arc::clone(&name), partition)));
+        }
+        sources
     }
 
     fn statuses(&self) -> String {
         let status = |slot: &Slot| match &slot.instance {
-            Some(instance) => instance.status().detail,
-            None => "gone".to_owned(),
+            Some(instance) => format!("{}: {}", slot.name, instance.status().detail),
+            None => format!("{}: gone", slot.name),
         };
         let statuses: Vec<String> = self.slots.iter().map(status).collect();
-        let waiting = self.sources().filter(|partition| !self.is_consumed(partition));
+        let is_consumed = |partition: &TopicPartition| {
+            let one = std::slice::from_ref(partition);
+            self.outside.is_consumed(APPLICATION, one)
+        };
+        let waiting = self.sources().into_iter().filter(|partition| !is_consumed(partition));
         let waiting: Vec<String> = waiting.map(|partition| partition.to_string()).collect();
         format!("{}; not consumed: {}", statuses.join(", "), waiting.join(" "))
     }
 
+    // ------------------------------------------------------------------------------------------ records and state
+
     pub(super) fn pipe<K: 'static, V: 'static>(&mut self, topic: &Topic<K, V>, record: &Record<K, V>) {
-        let mut key = Vec::new();
-        let mut value = Vec::new();
-        let unencodable = |error| panic!("a record for {} cannot be encoded: {error}", topic.name());
-        if let Some(item) = &record.key {
-            topic.key.encode(item, &mut key).unwrap_or_else(unencodable);
-        }
-        if let Some(item) = &record.value {
-            topic.value.encode(item, &mut value).unwrap_or_else(unencodable);
-        }
-        let writer = self.writer(&topic.name);
-        let partition = match &record.key {
-            Some(_) => partition_for(topic.key.partition_bytes(&key), writer.partitions),
-            None => {
-                writer.turn = (writer.turn + 1) % writer.partitions;
-                writer.turn
-            }
-        };
-        let out = OutRecord {
-            topic: OutTopic(0),
-            partition,
-            key: record.key.is_some().then_some(&key[..]),
-            value: record.value.is_some().then_some(&value[..]),
-            timestamp_ms: record.timestamp_ms,
-            headers: &record.headers,
-        };
-        writer.write(&out);
+        self.outside.write(topic, record);
         // What goes wrong should do so in the midst of work.
-        if self.faults.is_some() && self.seed.next().is_multiple_of(ROUND_PER_RECORDS) {
+        if self.faults.is_some() && self.site.order.once_in(ROUND_PER_RECORDS) {
             self.round_or_panic();
         }
     }
 
-    fn writer(&mut self, topic: &Arc<str>) -> &mut Writer {
-        let log = &self.log;
-        self.writers.entry(Arc::clone(topic)).or_insert_with(|| {
-            let made = log.producer("test", None).and_then(|mut producer| {
-                producer.init(AT_ONCE)?;
-                let partitions = producer.prepare(std::slice::from_ref(topic))?[0];
-                Ok(Writer {
-                    producer,
-                    partitions,
-                    turn: -1,
-                })
-            });
-            made.unwrap_or_else(|error| {
-                panic!("nothing can be written to {topic}: {error}; does the topology name it?")
-            })
-        })
-    }
-
     pub(super) fn read<K: 'static, V: 'static>(&mut self, topic: &Topic<K, V>) -> Vec<Record<K, V>> {
-        let log = &self.log;
-        let reader = self.readers.entry(Arc::clone(&topic.name)).or_insert_with(|| {
-            reader(log, &topic.name, |watermarks: Watermarks| watermarks.low)
-                .unwrap_or_else(|error| panic!("{} cannot be read: {error}", topic.name))
-        });
-        let mut records: BTreeMap<(u32, i64), Record<K, V>> = BTreeMap::new();
-        loop {
-            let polled = reader.poll(READ_RECORDS, Duration::ZERO);
-            let polled = polled.unwrap_or_else(|error| panic!("{} cannot be read: {error}", topic.name));
-            let Some(batch) = polled else { break };
-            for run in batch.runs() {
-                for index in run.start..run.end {
-                    let raw = batch.record(index);
-                    let decoded = decode(&*topic.key, raw.key).and_then(|key| {
-                        Ok(Record {
-                            key,
-                            value: decode(&*topic.value, raw.value)?,
-                            timestamp_ms: raw.timestamp_ms,
-                            headers: batch.headers(index),
-                        })
-                    });
-                    let record =
-                        decoded.unwrap_or_else(|error| panic!("a record of {} cannot be decoded: {error}", topic.name));
-                    records.insert((run.slot, raw.offset), record);
-                }
-            }
-        }
-        records.into_values().collect()
+        self.outside.read(topic)
     }
-}
 
-impl Writer {
-    fn write(&mut self, record: &OutRecord<'_>) {
-        let written = self.producer.begin().and_then(|()| {
-            self.producer.send(record)?;
-            self.producer.start_commit(Commit {
-                batches: Vec::new(),
-                offsets: Vec::new(),
-                group: GroupMetadata {
-                    group: String::new(),
-                    generation: -1,
-                    member_id: String::new(),
-                    instance_id: None,
-                },
-                timeout: AT_ONCE,
-            })?;
-            loop {
-                if let Some(outcome) = self.producer.poll_commit(AT_ONCE) {
-                    return outcome;
-                }
-            }
+    /// The bytes that the store has under `key`, as they were applied last; `partition_bytes` decide the task.
+    pub(super) fn look_up(&self, store: &str, key: &[u8], partition_bytes: &[u8]) -> Option<Vec<u8>> {
+        let plan = self.site.topology.plan();
+        let subs = plan.sub_topologies.iter().enumerate();
+        let found = subs.flat_map(|(sub, plan)| {
+            let stores = plan.stores.iter().enumerate();
+            stores.filter_map(move |(id, spec)| (spec.name == store).then_some((sub, id)))
         });
-        written.unwrap_or_else(|error| panic!("a record cannot be written: {error}"));
-    }
-}
-
-fn decode<T>(codec: &(impl Codec<Item = T> + ?Sized), bytes: Option<&[u8]>) -> Result<Option<T>, CodecError> {
-    bytes.map(|bytes| codec.decode(bytes)).transpose()
-}
-
-fn partitions_of(log: &EmbeddedLog, topic: &Arc<str>) -> LogResult<i32> {
-    let missing = || LogError::UnknownTopic {
-        topic: topic.to_string(),
-    };
-    Ok(log.admin().topic(topic, AT_ONCE)?.ok_or_else(missing)?.partitions)
-}
-
-/// A committed reader of all partitions of a topic, from where `start` says; the slot is the partition.
-fn reader(log: &EmbeddedLog, topic: &Arc<str>, start: impl Fn(Watermarks) -> i64) -> LogResult<Box<dyn Consumer>> {
-    let admin: Arc<dyn Admin> = log.admin();
-    let mut assignment = Vec::new();
-    for number in 0..partitions_of(log, topic)? {
-        let partition = TopicPartition::new(Arc::clone(topic), number);
-        assignment.push(Assignment {
-            slot: number.unsigned_abs(),
-            offset: start(admin.watermarks(&partition, AT_ONCE)?),
+        let (sub, id) = found
+            .into_iter()
+            .next()
+            .unwrap_or_else(|| panic!("there is no store {store}"));
+        let lead = plan.sub_topologies[sub].sources.iter();
+        let partitions = lead.map(|topic| self.outside.partitions_of(&topic.full_name(APPLICATION)));
+        let partition = partition_for(partition_bytes, partitions.max().unwrap_or(1));
+        let task = TaskId {
+            sub_topology: sub as u16,
             partition,
-        });
+        };
+        let newest = |(meta, _): &(StateMeta, Option<Vec<u8>>)| meta.epoch;
+        let copies = self
+            .slots
+            .iter()
+            .filter_map(|slot| slot.disk.read(task, StoreId(id as u16), key));
+        copies.max_by_key(newest).and_then(|(_, value)| value)
     }
-    let mut consumer = log.consumer("test", Isolation::ReadCommitted)?;
-    consumer.assign(&assignment)?;
-    Ok(consumer)
+}
+
+impl Slot {
+    /// Whether a failure is what a fault leads to.
+    fn expects(&mut self, error: &InstanceError, now: Duration) -> bool {
+        let full = matches!(
+            error,
+            InstanceError::State(StateError::DiskFull { .. })
+                | InstanceError::Worker(WorkerError::State(StateError::DiskFull { .. }))
+        );
+        let replaced = matches!(error, InstanceError::InstanceIdTaken { .. });
+        let expected = (full && self.full_until > Duration::ZERO) || replaced;
+        if expected && self.doomed_at.is_none() {
+            self.back_at = Some(now + Duration::from_secs(1));
+        }
+        expected
+    }
 }

@@ -116,7 +116,7 @@ fn apply_all(jobs: &Receiver<ApplyJob>, done: &Sender<Done>, clock: &dyn Clock) 
     }
 }
 
-fn open_all(requests: &Receiver<(OpenRequest, u64)>, done: &Sender<Done>, opener: &Opener) {
+fn open_all(requests: &Receiver<(OpenRequest, u64)>, done: &Sender<Done>, opener: &Arc<Opener>) {
     for (request, ticket) in requests {
         let task = request.task;
         let result = Box::new(opener.open(request));
@@ -160,47 +160,5 @@ impl Drop for Threads {
             let ended = thread.join();
             debug_assert!(ended.is_ok(), "background threads do not panic");
         }
-    }
-}
-
-/// A background that does everything at once on the caller's thread: for tests and simulation.
-pub struct Inline {
-    opener: Arc<Opener>,
-    done: std::collections::VecDeque<Done>,
-}
-
-impl Inline {
-    /// A background without threads.
-    pub fn new(opener: Arc<Opener>) -> Self {
-        Self {
-            opener,
-            done: std::collections::VecDeque::new(),
-        }
-    }
-}
-
-impl Background for Inline {
-    fn apply(&mut self, job: ApplyJob) {
-        let result = job.backend.apply(&*job.increment, &job.meta);
-        self.done.push_back(Done::Applied {
-            task: job.task,
-            epoch: job.meta.epoch,
-            took: Duration::ZERO,
-            result,
-        });
-    }
-
-    fn open(&mut self, request: OpenRequest, ticket: u64) {
-        let task = request.task;
-        let result = Box::new(self.opener.open(request));
-        self.done.push_back(Done::Opened { task, ticket, result });
-    }
-
-    fn poll(&mut self) -> Option<Done> {
-        self.done.pop_front()
-    }
-
-    fn wait(&mut self, _wait: Duration) -> Option<Done> {
-        self.done.pop_front()
     }
 }

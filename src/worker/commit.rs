@@ -193,7 +193,11 @@ impl Worker {
     /// The producer is replaced if `replace_writer`, else its transaction is aborted.
     pub(super) fn roll_back(&mut self, reason: &str, replace_writer: bool) -> Result<(), WorkerError> {
         warn!(worker = %self.settings.name, reason, "epoch aborted; going back to the committed cut");
-        self.committing = None;
+        if self.committing.take().is_some() {
+            let running = self.tasks.values().filter_map(|stage| stage.running());
+            let parked = running.map(|running| running.task.scope().outbox.len() - running.sent);
+            self.metrics.parked_dropped.add(parked.sum::<usize>() as u64);
+        }
         let now = self.clock.monotonic();
         self.aborts_in_a_row = (self.aborts_in_a_row + 1).min(ABORT_BACK_OFF_STEPS);
         let from = now + Duration::from_millis(5 << self.aborts_in_a_row);

@@ -106,22 +106,17 @@ impl Worker {
         }
         let share = (self.settings.buffered_max_records / self.slots.len()).max(BATCH_RECORDS);
         let (mut pause, mut resume) = (Vec::new(), Vec::new());
-        let mut buffered_all = 0;
         for (slot, (task, input)) in self.slots.iter().enumerate() {
             let Some(running) = self.tasks.get(task).and_then(|stage| stage.running()) else {
                 continue;
             };
             let buffered = running.task.inputs()[*input].buffered();
-            buffered_all += buffered;
             if buffered > share && !self.paused[slot] {
                 pause.push(slot as u32);
             } else if buffered < share / 2 && self.paused[slot] {
                 resume.push(slot as u32);
             }
         }
-        self.metrics
-            .buffered_records
-            .set(i64::try_from(buffered_all).unwrap_or(i64::MAX));
         for (slots, paused) in [(pause, true), (resume, false)] {
             if !slots.is_empty() {
                 self.consumer.pause(&slots, paused).map_err(WorkerError::Log)?;

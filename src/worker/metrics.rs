@@ -37,6 +37,8 @@ pub struct WorkerMetrics {
     pub fenced: Counter,
     /// Producers given up after a time-out, whose last commit had to be read back.
     pub unknown_commits: Counter,
+    /// Outputs that were processed behind a commit that failed.
+    pub parked_dropped: Counter,
     /// Records read back from changelogs.
     pub restore_records: Counter,
     /// Restores by what was found on disk: fresh, current, replay, rebuild.
@@ -156,6 +158,11 @@ impl Source for WorkerMetrics {
             "tidegate_commits_unknown_total",
             "Commits that timed out and whose outcome was read back.",
             counter(&self.unknown_commits),
+        );
+        add(
+            "tidegate_parked_outputs_dropped_total",
+            "Outputs dropped because they were processed behind a commit that failed; they are made again.",
+            counter(&self.parked_dropped),
         );
         add(
             "tidegate_restore_records_total",

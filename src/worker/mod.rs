@@ -13,18 +13,21 @@ mod held;
 mod intake;
 mod metrics;
 mod opening;
+mod replay;
 mod settings;
+mod stepped;
 mod tenure;
 mod topics;
 #[allow(clippy::module_inception)]
 mod worker;
 
-pub use background::{ApplyJob, Background, Done, Inline, Threads};
+pub use background::{ApplyJob, Background, Done, Threads};
 pub use command::Command;
 pub use epoch::{Action, EpochMachine, Facts, Limits};
 pub use error::WorkerError;
 pub use metrics::{RestoreProgress, WorkerMetrics};
 pub use opening::{NotOpened, OpenRequest, Opened, Opener, StateProvider};
 pub use settings::WorkerSettings;
+pub use stepped::{Stepped, Turns};
 pub use topics::{Topics, commits_topic, repartition_topic, topic_of};
 pub use worker::{Turn, Worker, WorkerParts};

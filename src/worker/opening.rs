@@ -2,24 +2,23 @@
 //!
 //! Runs beside the worker, which keeps processing its other tasks. Blocks, bounded by the restore time-out.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use tracing::{info, warn};
 
 use crate::durability::{Decision, Pointer, Refusal, changelog, decide};
 use crate::ids::{Epoch, Lineage, TaskId, TopicPartition};
-use crate::log::{Assignment, Isolation, Log, LogError};
+use crate::log::{Assignment, Log, LogError};
 use crate::state::{Overlay, StateBackend, StateMeta, StateResult, StoreSpec};
-use crate::time::{Clock, Millis};
+use crate::time::Clock;
 
 use super::error::WorkerError;
-use super::metrics::{RestoreProgress, WorkerMetrics};
+use super::metrics::WorkerMetrics;
+use super::replay::Replay;
 
 const ASK_TIMEOUT: Duration = Duration::from_secs(2);
-const RESTORE_BATCH_RECORDS: usize = 10_000;
 
 /// Opens and clears tasks' databases; implemented by the instance for each backend.
 pub trait StateProvider: Send + Sync {
@@ -108,6 +107,27 @@ impl From<LogError> for NotOpened {
     }
 }
 
+/// How far an opening is after its first step.
+pub enum Begun {
+    /// It is done.
+    Opened(Opened),
+    /// Changelogs have to be read.
+    Replaying(Box<Replay>),
+}
+
+/// What was found of a task: the log's word and the disk's, and what follows from both.
+pub(super) struct Found {
+    pub(super) request: OpenRequest,
+    pub(super) backend: Arc<dyn StateBackend>,
+    pub(super) decision: Decision,
+    pub(super) local: Option<StateMeta>,
+    pub(super) lineage: Lineage,
+    pub(super) epoch: Epoch,
+    pub(super) has_pointer: bool,
+    /// Offsets of the inputs.
+    pub(super) cut: Vec<i64>,
+}
+
 /// Opens tasks; shared by the workers of an instance.
 pub struct Opener {
     /// The log.
@@ -131,27 +151,40 @@ impl Opener {
     ///
     /// # Errors
     /// [`NotOpened`].
-    pub fn open(&self, mut request: OpenRequest) -> Result<Opened, NotOpened> {
+    pub fn open(self: &Arc<Self>, request: OpenRequest) -> Result<Opened, NotOpened> {
+        match self.begin(request)? {
+            Begun::Opened(opened) => Ok(opened),
+            Begun::Replaying(mut replay) => loop {
+                if let Some(result) = replay.step() {
+                    return result;
+                }
+            },
+        }
+    }
+
+    /// Does what needs no replay of changelogs, and begins that where it is needed.
+    ///
+    /// # Errors
+    /// [`NotOpened`].
+    pub fn begin(self: &Arc<Self>, mut request: OpenRequest) -> Result<Begun, NotOpened> {
         let committed = self.committed(&request)?;
         let cut = self.start_offsets(&request, &committed)?;
         if request.stores.is_empty() {
-            return Ok(Opened {
+            let pointer = committed.pointer.as_ref();
+            return Ok(Begun::Opened(Opened {
                 task: request.task,
                 backend: None,
                 cut,
-                lineage: committed
-                    .pointer
-                    .as_ref()
-                    .map_or(request.new_lineage, |pointer| pointer.lineage),
-                epoch: committed.pointer.as_ref().map_or(Epoch(0), |pointer| pointer.epoch),
+                lineage: pointer.map_or(request.new_lineage, |pointer| pointer.lineage),
+                epoch: pointer.map_or(Epoch(0), |pointer| pointer.epoch),
                 changelog: Vec::new(),
-            });
+            }));
         }
         let backend = match request.backend.take() {
             Some(backend) => backend,
             None => self.states.open(request.task, &request.stores)?,
         };
-        self.bring_up(&request, backend, committed.pointer, cut)
+        self.bring_up(request, backend, committed.pointer.as_ref(), cut)
     }
 
     fn committed(&self, request: &OpenRequest) -> Result<Committed, NotOpened> {
@@ -230,15 +263,15 @@ impl Opener {
     }
 
     fn bring_up(
-        &self,
-        request: &OpenRequest,
+        self: &Arc<Self>,
+        request: OpenRequest,
         backend: Arc<dyn StateBackend>,
-        pointer: Option<Pointer>,
+        pointer: Option<&Pointer>,
         cut: Vec<i64>,
-    ) -> Result<Opened, NotOpened> {
+    ) -> Result<Begun, NotOpened> {
         let task = request.task;
         let local = backend.meta()?;
-        let decision = match decide(local.as_ref(), pointer.as_ref(), self.clock.wall_ms()) {
+        let decision = match decide(local.as_ref(), pointer, self.clock.wall_ms()) {
             Ok(decision) => decision,
             Err(Refusal::OffsetsGone { .. }) if request.allow_empty_state => Decision::Rebuild {
                 reason: "state.allow_empty is set and the group has no offsets".into(),
@@ -257,30 +290,42 @@ impl Opener {
             }
             _ => backend,
         };
-        let lineage = pointer.as_ref().map_or(request.new_lineage, |pointer| pointer.lineage);
-        let epoch = pointer.as_ref().map_or(Epoch(0), |pointer| pointer.epoch);
-        let positions = self.restore(request, &backend, &decision, lineage, local.as_ref(), pointer.is_some())?;
-        if !matches!(decision, Decision::Current) {
-            let meta = StateMeta {
-                lineage,
-                epoch,
-                ended_ms: self.clock.wall_ms(),
-                cut: request.inputs.iter().cloned().zip(cut.iter().copied()).collect(),
-                changelog: self
-                    .changelog_partitions(request)
-                    .into_iter()
-                    .zip(positions.iter().copied())
-                    .collect(),
-            };
-            backend.apply(&Overlay::new(&vec![false; request.stores.len()]), &meta)?;
-        }
-        self.count(&decision, task, lineage, epoch);
-        Ok(Opened {
-            task,
-            backend: Some(backend),
+        let found = Found {
+            lineage: pointer.map_or(request.new_lineage, |pointer| pointer.lineage),
+            epoch: pointer.map_or(Epoch(0), |pointer| pointer.epoch),
+            has_pointer: pointer.is_some(),
+            request,
+            backend,
+            decision,
+            local,
             cut,
-            lineage,
-            epoch,
+        };
+        self.restore(found)
+    }
+
+    /// Ends an opening: the disk has what it needs, up to these offsets of the changelogs.
+    pub(super) fn finish(&self, found: Found, positions: Vec<i64>) -> Result<Opened, NotOpened> {
+        let request = &found.request;
+        if !matches!(found.decision, Decision::Current) {
+            let partitions = changelog_partitions(request).into_iter();
+            let meta = StateMeta {
+                lineage: found.lineage,
+                epoch: found.epoch,
+                ended_ms: self.clock.wall_ms(),
+                cut: request.inputs.iter().cloned().zip(found.cut.iter().copied()).collect(),
+                changelog: partitions.zip(positions.iter().copied()).collect(),
+            };
+            found
+                .backend
+                .apply(&Overlay::new(&vec![false; request.stores.len()]), &meta)?;
+        }
+        self.count(&found.decision, request.task, found.lineage, found.epoch);
+        Ok(Opened {
+            task: request.task,
+            backend: Some(found.backend),
+            cut: found.cut,
+            lineage: found.lineage,
+            epoch: found.epoch,
             changelog: positions,
         })
     }
@@ -296,222 +341,60 @@ impl Opener {
         info!(%task, %lineage, %epoch, found, "task opened");
     }
 
-    fn changelog_partitions(&self, request: &OpenRequest) -> Vec<TopicPartition> {
-        let topic = |store: &StoreSpec| changelog::topic_name(&request.application_id, &store.name);
-        let partition = |store: &StoreSpec| TopicPartition::new(topic(store), request.task.partition);
-        request.stores.iter().map(partition).collect()
-    }
-
-    /// Replays what the disk lacks. Answers, per store, the offset of the changelog from which on nothing is applied.
-    fn restore(
-        &self,
-        request: &OpenRequest,
-        backend: &Arc<dyn StateBackend>,
-        decision: &Decision,
-        lineage: Lineage,
-        local: Option<&StateMeta>,
-        has_pointer: bool,
-    ) -> Result<Vec<i64>, NotOpened> {
+    /// Finds out what the disk lacks; begins to replay it.
+    fn restore(self: &Arc<Self>, found: Found) -> Result<Begun, NotOpened> {
         let admin = self.log.admin();
-        let partitions = self.changelog_partitions(request);
-        let mut targets = Vec::with_capacity(partitions.len());
+        let mut targets = Vec::new();
         let mut assignments = Vec::new();
-        for (index, partition) in partitions.iter().enumerate() {
-            let watermarks = admin.watermarks(partition, ASK_TIMEOUT)?;
+        for (index, partition) in changelog_partitions(&found.request).into_iter().enumerate() {
+            let watermarks = admin.watermarks(&partition, ASK_TIMEOUT)?;
             targets.push(watermarks.high);
-            let known = local.and_then(|local| local.changelog.get(partition)).copied();
-            let from = match decision {
+            let local = found.local.as_ref();
+            let from = match found.decision {
                 Decision::Current => continue,
-                Decision::Replay { .. } => known.unwrap_or(watermarks.low).max(0),
+                Decision::Replay { .. } => local
+                    .and_then(|local| local.changelog.get(&partition).copied())
+                    .unwrap_or(watermarks.low)
+                    .max(0),
                 Decision::Fresh | Decision::Rebuild { .. } => watermarks.low,
             };
             if from < watermarks.low {
-                return Err(self.changelog_gone(request, partition, from, local));
+                return Err(changelog_gone(&found.request, &partition, from, local));
             }
             if from < watermarks.high {
                 assignments.push(Assignment {
                     slot: index as u32,
-                    partition: partition.clone(),
+                    partition,
                     offset: from,
                 });
             }
         }
-        if !assignments.is_empty() {
-            let mut replay = Replay {
-                opener: self,
-                request,
-                backend,
-                partitions: &partitions,
-                meta: interim_meta(decision, lineage, local, self.clock.wall_ms()),
-                refuse_records: !has_pointer && !request.allow_empty_state,
-            };
-            let reached = replay.run(&assignments, &targets)?;
-            for (slot, position) in reached {
-                targets[slot as usize] = position;
-            }
+        if assignments.is_empty() {
+            return self.finish(found, targets).map(Begun::Opened);
         }
-        Ok(targets)
-    }
-
-    fn changelog_gone(
-        &self,
-        request: &OpenRequest,
-        partition: &TopicPartition,
-        offset: i64,
-        local: Option<&StateMeta>,
-    ) -> NotOpened {
-        NotOpened::Refused(WorkerError::ChangelogGone {
-            task: request.task,
-            partition: partition.clone(),
-            offset,
-            lineage: local.map_or(Lineage(0), |local| local.lineage),
-            epoch: local.map_or(Epoch(0), |local| local.epoch),
-        })
+        let replay = Replay::begin(Arc::clone(self), found, assignments, targets)?;
+        Ok(Begun::Replaying(Box::new(replay)))
     }
 }
 
-/// What the disk says about itself while a replay is under way: the epoch it had, so that an interrupted
-/// replay is recognised and goes on.
-fn interim_meta(decision: &Decision, lineage: Lineage, local: Option<&StateMeta>, now_ms: Millis) -> StateMeta {
-    match (decision, local) {
-        (Decision::Replay { .. }, Some(local)) => local.clone(),
-        _ => StateMeta {
-            lineage,
-            epoch: Epoch(0),
-            ended_ms: now_ms,
-            cut: BTreeMap::new(),
-            changelog: BTreeMap::new(),
-        },
-    }
+/// The changelog partition of each store of a task.
+pub(super) fn changelog_partitions(request: &OpenRequest) -> Vec<TopicPartition> {
+    let topic = |store: &StoreSpec| changelog::topic_name(&request.application_id, &store.name);
+    let partition = |store: &StoreSpec| TopicPartition::new(topic(store), request.task.partition);
+    request.stores.iter().map(partition).collect()
 }
 
-/// One replay of a task's changelogs (invariant I8).
-struct Replay<'a> {
-    opener: &'a Opener,
-    request: &'a OpenRequest,
-    backend: &'a Arc<dyn StateBackend>,
-    partitions: &'a [TopicPartition],
-    meta: StateMeta,
-    refuse_records: bool,
-}
-
-impl Replay<'_> {
-    fn run(&mut self, assignments: &[Assignment], targets: &[i64]) -> Result<Vec<(u32, i64)>, NotOpened> {
-        let task = self.request.task;
-        let mut consumer = self
-            .opener
-            .log
-            .consumer(&format!("restore-{task}"), Isolation::ReadCommitted)?;
-        consumer.assign(assignments)?;
-        let total = assignments
-            .iter()
-            .map(|assigned| targets[assigned.slot as usize] - assigned.offset)
-            .sum::<i64>();
-        let mut restored = 0;
-        let mut moved_at = self.opener.clock.monotonic();
-        let mut last_passed = -1;
-        loop {
-            if self.request.cancelled.load(Ordering::Relaxed) {
-                self.opener.metrics.set_restore(task, None);
-                return Err(NotOpened::Cancelled);
-            }
-            match consumer.poll(RESTORE_BATCH_RECORDS, Duration::from_millis(20)) {
-                Ok(Some(batch)) => restored += self.apply(&*batch)?,
-                Ok(None) | Err(LogError::Unreachable { .. }) => {}
-                Err(error) => return Err(error.into()),
-            }
-            let position = |assigned: &Assignment| consumer.position(assigned.slot).unwrap_or(assigned.offset);
-            let passed = assignments
-                .iter()
-                .map(|assigned| position(assigned) - assigned.offset)
-                .sum::<i64>();
-            if passed != last_passed {
-                last_passed = passed;
-                moved_at = self.opener.clock.monotonic();
-                self.report(passed, total);
-            }
-            if assignments
-                .iter()
-                .all(|assigned| position(assigned) >= targets[assigned.slot as usize])
-            {
-                self.opener.metrics.set_restore(task, None);
-                info!(%task, records = restored, offsets = passed, "changelogs replayed");
-                return Ok(assignments
-                    .iter()
-                    .map(|assigned| (assigned.slot, position(assigned)))
-                    .collect());
-            }
-            self.check_progress(assignments, targets, &position, moved_at)?;
-        }
-    }
-
-    fn report(&self, passed: i64, total: i64) {
-        let progress = RestoreProgress {
-            task: self.request.task,
-            passed: u64::try_from(passed).unwrap_or(0),
-            target: u64::try_from(total).unwrap_or(0),
-        };
-        self.opener.metrics.set_restore(self.request.task, Some(progress));
-    }
-
-    fn check_progress(
-        &self,
-        assignments: &[Assignment],
-        targets: &[i64],
-        position: &dyn Fn(&Assignment) -> i64,
-        moved_at: Duration,
-    ) -> Result<(), NotOpened> {
-        let waited = self.opener.clock.monotonic().saturating_sub(moved_at);
-        if waited < self.request.restore_timeout {
-            return Ok(());
-        }
-        self.opener.metrics.set_restore(self.request.task, None);
-        let behind = assignments
-            .iter()
-            .find(|assigned| position(assigned) < targets[assigned.slot as usize]);
-        let stalled = behind.map(|assigned| WorkerError::RestoreStalled {
-            task: self.request.task,
-            partition: assigned.partition.clone(),
-            position: position(assigned),
-            target: targets[assigned.slot as usize],
-            waited_ms: u64::try_from(waited.as_millis()).unwrap_or(u64::MAX),
-            cause: "an open transaction of a former owner holds the last stable offset (it ends with its time-out), or the broker does not answer",
-        });
-        stalled.map_or(Ok(()), |error| Err(error.into()))
-    }
-
-    /// Applies one batch and moves the interim metadata with it.
-    fn apply(&mut self, batch: &dyn crate::log::RecordBatch) -> Result<u64, NotOpened> {
-        let mut overlay = Overlay::new(&vec![false; self.request.stores.len()]);
-        let mut count = 0;
-        for run in batch.runs() {
-            let store = crate::ids::StoreId(run.slot as u16);
-            for index in run.start..run.end {
-                let record = batch.record(index);
-                let Some(key) = record.key else { continue };
-                match record.value {
-                    Some(value) => overlay.put(store, key, value),
-                    None => overlay.delete(store, key),
-                }
-                count += 1;
-            }
-            if run.end > run.start {
-                let next = batch.record(run.end - 1).offset + 1;
-                self.meta
-                    .changelog
-                    .insert(self.partitions[run.slot as usize].clone(), next);
-            }
-        }
-        if count > 0 && self.refuse_records {
-            let found = "committed records in its changelog".to_owned();
-            return Err(WorkerError::OffsetsGone {
-                task: self.request.task,
-                found,
-            }
-            .into());
-        }
-        self.backend.apply(&overlay, &self.meta)?;
-        self.opener.metrics.restore_records.add(count);
-        Ok(count)
-    }
+fn changelog_gone(
+    request: &OpenRequest,
+    partition: &TopicPartition,
+    offset: i64,
+    local: Option<&StateMeta>,
+) -> NotOpened {
+    NotOpened::Refused(WorkerError::ChangelogGone {
+        task: request.task,
+        partition: partition.clone(),
+        offset,
+        lineage: local.map_or(Lineage(0), |local| local.lineage),
+        epoch: local.map_or(Epoch(0), |local| local.epoch),
+    })
 }

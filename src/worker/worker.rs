@@ -120,6 +120,8 @@ pub struct Worker {
     pub(super) aborts_in_a_row: u32,
     pub(super) applies_in_flight: usize,
     pub(super) log_trouble: BTreeMap<&'static str, Duration>,
+    /// What the gauges have of this worker: bytes in overlays, bytes parked, records buffered.
+    reported_load: [i64; 3],
 }
 
 impl Worker {
@@ -171,6 +173,7 @@ impl Worker {
             aborts_in_a_row: 0,
             applies_in_flight: 0,
             log_trouble: BTreeMap::new(),
+            reported_load: [0; 3],
         })
     }
 
@@ -185,7 +188,9 @@ impl Worker {
         self.mend_writer()?;
         self.open_waiting()?;
         self.poll_commit(Duration::ZERO)?;
-        let action = self.epochs.next(&self.facts());
+        let facts = self.facts();
+        self.report_load(&facts);
+        let action = self.epochs.next(&facts);
         match action {
             Action::Process => {
                 self.intake(self.intake_wait())?;
@@ -237,6 +242,23 @@ impl Worker {
         let interesting = facts.has_work && !facts.committing;
         facts.may_commit = interesting && matches!(self.writer, Writer::Ready(_)) && self.group_is_served();
         facts
+    }
+
+    /// The gauges are sums over the workers of an instance, so each adds what has changed with it.
+    fn report_load(&mut self, facts: &Facts) {
+        let buffered = self.tasks.values().filter_map(|stage| stage.running());
+        let buffered = buffered.map(|running| running.task.buffered()).sum();
+        let parked = if facts.committing { facts.unsent_bytes } else { 0 };
+        let load = [facts.overlay_bytes, parked, buffered];
+        let metrics = &self.metrics;
+        let gauges = [&metrics.overlay_bytes, &metrics.parked_bytes, &metrics.buffered_records];
+        for ((gauge, reported), now) in gauges.into_iter().zip(&mut self.reported_load).zip(load) {
+            let now = i64::try_from(now).unwrap_or(i64::MAX);
+            if now != *reported {
+                gauge.add(now - *reported);
+                *reported = now;
+            }
+        }
     }
 
     /// Whether the metadata captured with the last served event is still the client's (invariant I6).

@@ -1,0 +1,220 @@
+//! The log as those see it who are not the application: what is written to its inputs, and read from its outputs.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::codec::{Codec, CodecError};
+use crate::ids::TopicPartition;
+use crate::log::embedded::EmbeddedLog;
+use crate::log::{
+    Admin, Assignment, Commit, Consumer, GroupMetadata, Isolation, Log, LogError, LogResult, OutRecord, OutTopic,
+    Producer, TopicSpec, Watermarks,
+};
+use crate::partitioner::partition_for;
+use crate::record::Record;
+use crate::topology::Topic;
+
+/// A time-out that no call on the embedded log waits for.
+const AT_ONCE: Duration = Duration::from_secs(1);
+const READ_RECORDS: usize = 10_000;
+
+struct Writer {
+    producer: Box<dyn Producer>,
+    partitions: i32,
+    /// Where the next record without a key goes.
+    turn: i32,
+}
+
+/// See the [module documentation](self).
+pub(super) struct Outside {
+    log: Arc<EmbeddedLog>,
+    writers: BTreeMap<Arc<str>, Writer>,
+    readers: BTreeMap<Arc<str>, Box<dyn Consumer>>,
+}
+
+impl Outside {
+    pub(super) fn new(log: Arc<EmbeddedLog>) -> Self {
+        Self {
+            log,
+            writers: BTreeMap::new(),
+            readers: BTreeMap::new(),
+        }
+    }
+
+    pub(super) fn create(&self, name: Arc<str>, partitions: i32) {
+        let spec = TopicSpec {
+            name,
+            partitions,
+            replication: None,
+            config: Vec::new(),
+        };
+        let created = self.log.admin().create_topic(&spec, AT_ONCE);
+        created.unwrap_or_else(|error| panic!("topic {}: {error}", spec.name));
+    }
+
+    pub(super) fn partitions_of(&self, topic: &Arc<str>) -> i32 {
+        partitions_of(&self.log, topic).unwrap_or_else(|error| panic!("{topic}: {error}"))
+    }
+
+    /// Whether `group` has committed everything that is in these partitions.
+    pub(super) fn is_consumed(&self, group: &str, partitions: &[TopicPartition]) -> bool {
+        let admin = self.log.admin();
+        let Ok(offsets) = admin.committed(group, partitions, Duration::ZERO) else {
+            return false;
+        };
+        partitions.iter().zip(offsets).all(|(partition, committed)| {
+            let end = admin
+                .watermarks(partition, AT_ONCE)
+                .map_or(i64::MAX, |marks| marks.high);
+            committed.map_or(0, |committed| committed.offset) >= end
+        })
+    }
+
+    /// Whether no transaction is open on a topic: one that a crash left behind hides what was committed after it.
+    pub(super) fn is_stable(&self, topic: &Arc<str>) -> bool {
+        let stable = || -> LogResult<bool> {
+            let mut consumer = reader(&self.log, topic, |watermarks: Watermarks| watermarks.high)?;
+            consumer.poll(1, Duration::ZERO)?;
+            for partition in 0..partitions_of(&self.log, topic)? {
+                let end = consumer.end_offset(partition.unsigned_abs());
+                if end < consumer.position(partition.unsigned_abs()) {
+                    return Ok(false);
+                }
+            }
+            Ok(true)
+        };
+        stable().unwrap_or_else(|error| panic!("{topic} cannot be read: {error}"))
+    }
+
+    pub(super) fn write<K: 'static, V: 'static>(&mut self, topic: &Topic<K, V>, record: &Record<K, V>) {
+        let mut key = Vec::new();
+        let mut value = Vec::new();
+        let unencodable = |error| panic!("a record for {} cannot be encoded: {error}", topic.name());
+        if let Some(item) = &record.key {
+            topic.key.encode(item, &mut key).unwrap_or_else(unencodable);
+        }
+        if let Some(item) = &record.value {
+            topic.value.encode(item, &mut value).unwrap_or_else(unencodable);
+        }
+        let writer = self.writer(&topic.name);
+        let partition = match &record.key {
+            Some(_) => partition_for(topic.key.partition_bytes(&key), writer.partitions),
+            None => {
+                writer.turn = (writer.turn + 1) % writer.partitions;
+                writer.turn
+            }
+        };
+        let out = OutRecord {
+            topic: OutTopic(0),
+            partition,
+            key: record.key.is_some().then_some(&key[..]),
+            value: record.value.is_some().then_some(&value[..]),
+            timestamp_ms: record.timestamp_ms,
+            headers: &record.headers,
+        };
+        writer.write(&out);
+    }
+
+    fn writer(&mut self, topic: &Arc<str>) -> &mut Writer {
+        let log = &self.log;
+        self.writers.entry(Arc::clone(topic)).or_insert_with(|| {
+            let made = log.producer("test", None).and_then(|mut producer| {
+                producer.init(AT_ONCE)?;
+                let partitions = producer.prepare(std::slice::from_ref(topic))?[0];
+                Ok(Writer {
+                    producer,
+                    partitions,
+                    turn: -1,
+                })
+            });
+            made.unwrap_or_else(|error| {
+                panic!("nothing can be written to {topic}: {error}; does the topology name it?")
+            })
+        })
+    }
+
+    pub(super) fn read<K: 'static, V: 'static>(&mut self, topic: &Topic<K, V>) -> Vec<Record<K, V>> {
+        let log = &self.log;
+        let reader = self.readers.entry(Arc::clone(&topic.name)).or_insert_with(|| {
+            reader(log, &topic.name, |watermarks: Watermarks| watermarks.low)
+                .unwrap_or_else(|error| panic!("{} cannot be read: {error}", topic.name))
+        });
+        let mut records: BTreeMap<(u32, i64), Record<K, V>> = BTreeMap::new();
+        loop {
+            let polled = reader.poll(READ_RECORDS, Duration::ZERO);
+            let polled = polled.unwrap_or_else(|error| panic!("{} cannot be read: {error}", topic.name));
+            let Some(batch) = polled else { break };
+            for run in batch.runs() {
+                for index in run.start..run.end {
+                    let raw = batch.record(index);
+                    let decoded = decode(&*topic.key, raw.key).and_then(|key| {
+                        Ok(Record {
+                            key,
+                            value: decode(&*topic.value, raw.value)?,
+                            timestamp_ms: raw.timestamp_ms,
+                            headers: batch.headers(index),
+                        })
+                    });
+                    let record =
+                        decoded.unwrap_or_else(|error| panic!("a record of {} cannot be decoded: {error}", topic.name));
+                    records.insert((run.slot, raw.offset), record);
+                }
+            }
+        }
+        records.into_values().collect()
+    }
+}
+
+impl Writer {
+    fn write(&mut self, record: &OutRecord<'_>) {
+        let written = self.producer.begin().and_then(|()| {
+            self.producer.send(record)?;
+            self.producer.start_commit(Commit {
+                batches: Vec::new(),
+                offsets: Vec::new(),
+                group: GroupMetadata {
+                    group: String::new(),
+                    generation: -1,
+                    member_id: String::new(),
+                    instance_id: None,
+                },
+                timeout: AT_ONCE,
+            })?;
+            loop {
+                if let Some(outcome) = self.producer.poll_commit(AT_ONCE) {
+                    return outcome;
+                }
+            }
+        });
+        written.unwrap_or_else(|error| panic!("a record cannot be written: {error}"));
+    }
+}
+
+fn decode<T>(codec: &(impl Codec<Item = T> + ?Sized), bytes: Option<&[u8]>) -> Result<Option<T>, CodecError> {
+    bytes.map(|bytes| codec.decode(bytes)).transpose()
+}
+
+fn partitions_of(log: &EmbeddedLog, topic: &Arc<str>) -> LogResult<i32> {
+    let missing = || LogError::UnknownTopic {
+        topic: topic.to_string(),
+    };
+    Ok(log.admin().topic(topic, AT_ONCE)?.ok_or_else(missing)?.partitions)
+}
+
+/// A committed reader of all partitions of a topic, from where `start` says; the slot is the partition.
+fn reader(log: &EmbeddedLog, topic: &Arc<str>, start: impl Fn(Watermarks) -> i64) -> LogResult<Box<dyn Consumer>> {
+    let admin: Arc<dyn Admin> = log.admin();
+    let mut assignment = Vec::new();
+    for number in 0..partitions_of(log, topic)? {
+        let partition = TopicPartition::new(Arc::clone(topic), number);
+        assignment.push(Assignment {
+            slot: number.unsigned_abs(),
+            offset: start(admin.watermarks(&partition, AT_ONCE)?),
+            partition,
+        });
+    }
+    let mut consumer = log.consumer("test", Isolation::ReadCommitted)?;
+    consumer.assign(&assignment)?;
+    Ok(consumer)
+}

@@ -1,0 +1,206 @@
+//! Replaying the changelogs of one task (invariant I8), step by step.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use tracing::info;
+
+use crate::durability::Decision;
+use crate::ids::{Epoch, StoreId, TaskId, TopicPartition};
+use crate::log::{Assignment, Consumer, Isolation, LogError, RecordBatch};
+use crate::state::{Overlay, StateMeta};
+use crate::time::Millis;
+
+use super::error::WorkerError;
+use super::metrics::RestoreProgress;
+use super::opening::{Found, NotOpened, Opened, Opener, changelog_partitions};
+
+const BATCH_RECORDS: usize = 10_000;
+/// Longest wait for records in one step.
+const WAIT: Duration = Duration::from_millis(20);
+/// Between two looks more time than this passes only where the process itself stood still, which is nobody's fault.
+const LONGEST_LOOK: Duration = Duration::from_secs(5);
+
+/// One replay. Whoever holds it calls [`Replay::step`] until there is an outcome; dropping it ends it.
+pub struct Replay {
+    opener: Arc<Opener>,
+    task: TaskId,
+    /// `None` once the outcome is out.
+    found: Option<Found>,
+    consumer: Box<dyn Consumer>,
+    assignments: Vec<Assignment>,
+    /// Per store, the end of its changelog when the replay began.
+    targets: Vec<i64>,
+    partitions: Vec<TopicPartition>,
+    /// What the disk says about itself until the replay has ended.
+    meta: StateMeta,
+    restored: u64,
+    last_passed: i64,
+    looked_at: Duration,
+    /// Time without progress.
+    waited: Duration,
+}
+
+impl Replay {
+    pub(super) fn begin(
+        opener: Arc<Opener>,
+        found: Found,
+        assignments: Vec<Assignment>,
+        targets: Vec<i64>,
+    ) -> Result<Self, NotOpened> {
+        let name = format!("restore-{}", found.request.task);
+        let mut consumer = opener.log.consumer(&name, Isolation::ReadCommitted)?;
+        consumer.assign(&assignments)?;
+        Ok(Self {
+            task: found.request.task,
+            meta: interim_meta(&found, opener.clock.wall_ms()),
+            partitions: changelog_partitions(&found.request),
+            looked_at: opener.clock.monotonic(),
+            waited: Duration::ZERO,
+            opener,
+            found: Some(found),
+            consumer,
+            assignments,
+            targets,
+            restored: 0,
+            last_passed: -1,
+        })
+    }
+
+    /// Reads and applies some records; the outcome once everything is there.
+    pub fn step(&mut self) -> Option<Result<Opened, NotOpened>> {
+        let found = self.found.take()?;
+        let outcome = match self.read(&found) {
+            Ok(false) => {
+                self.found = Some(found);
+                return None;
+            }
+            Ok(true) => {
+                for assigned in &self.assignments {
+                    self.targets[assigned.slot as usize] = self.position(assigned);
+                }
+                info!(task = %self.task, records = self.restored, offsets = self.last_passed, "changelogs replayed");
+                self.opener.finish(found, std::mem::take(&mut self.targets))
+            }
+            Err(error) => Err(error),
+        };
+        Some(outcome)
+    }
+
+    /// Whether everything is there.
+    fn read(&mut self, found: &Found) -> Result<bool, NotOpened> {
+        if found.request.cancelled.load(Ordering::Relaxed) {
+            return Err(NotOpened::Cancelled);
+        }
+        match self.consumer.poll(BATCH_RECORDS, WAIT) {
+            Ok(Some(batch)) => self.apply(found, &*batch)?,
+            Ok(None) | Err(LogError::Unreachable { .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
+        let passed = self
+            .assignments
+            .iter()
+            .map(|assigned| self.position(assigned) - assigned.offset);
+        let passed = passed.sum::<i64>();
+        let now = self.opener.clock.monotonic();
+        self.waited += now.saturating_sub(self.looked_at).min(LONGEST_LOOK);
+        self.looked_at = now;
+        if passed != self.last_passed {
+            self.last_passed = passed;
+            self.waited = Duration::ZERO;
+            self.report(passed);
+        }
+        match self.assignments.iter().find(|assigned| !self.is_there(assigned)) {
+            None => Ok(true),
+            Some(behind) => self.check_progress(found, behind).map(|()| false),
+        }
+    }
+
+    fn position(&self, assigned: &Assignment) -> i64 {
+        self.consumer.position(assigned.slot).unwrap_or(assigned.offset)
+    }
+
+    fn is_there(&self, assigned: &Assignment) -> bool {
+        self.position(assigned) >= self.targets[assigned.slot as usize]
+    }
+
+    fn report(&self, passed: i64) {
+        let assigned = self.assignments.iter();
+        let total = assigned.map(|assigned| self.targets[assigned.slot as usize] - assigned.offset);
+        let progress = RestoreProgress {
+            task: self.task,
+            passed: u64::try_from(passed).unwrap_or(0),
+            target: u64::try_from(total.sum::<i64>()).unwrap_or(0),
+        };
+        self.opener.metrics.set_restore(self.task, Some(progress));
+    }
+
+    fn check_progress(&self, found: &Found, behind: &Assignment) -> Result<(), NotOpened> {
+        if self.waited < found.request.restore_timeout {
+            return Ok(());
+        }
+        Err(NotOpened::Refused(WorkerError::RestoreStalled {
+            task: self.task,
+            partition: behind.partition.clone(),
+            position: self.position(behind),
+            target: self.targets[behind.slot as usize],
+            waited_ms: u64::try_from(self.waited.as_millis()).unwrap_or(u64::MAX),
+            cause: "an open transaction of a former owner holds the last stable offset (it ends with its time-out), or the broker does not answer",
+        }))
+    }
+
+    /// Applies one batch and moves the interim metadata with it.
+    fn apply(&mut self, found: &Found, batch: &dyn RecordBatch) -> Result<(), NotOpened> {
+        let request = &found.request;
+        let mut overlay = Overlay::new(&vec![false; request.stores.len()]);
+        let mut count = 0;
+        for run in batch.runs() {
+            let store = StoreId(run.slot as u16);
+            for index in run.start..run.end {
+                let record = batch.record(index);
+                let Some(key) = record.key else { continue };
+                match record.value {
+                    Some(value) => overlay.put(store, key, value),
+                    None => overlay.delete(store, key),
+                }
+                count += 1;
+            }
+            if run.end > run.start {
+                let next = batch.record(run.end - 1).offset + 1;
+                let partition = self.partitions[run.slot as usize].clone();
+                self.meta.changelog.insert(partition, next);
+            }
+        }
+        if count > 0 && !found.has_pointer && !request.allow_empty_state {
+            let (task, found) = (self.task, "committed records in its changelog".to_owned());
+            return Err(WorkerError::OffsetsGone { task, found }.into());
+        }
+        found.backend.apply(&overlay, &self.meta)?;
+        self.restored += count;
+        self.opener.metrics.restore_records.add(count);
+        Ok(())
+    }
+}
+
+impl Drop for Replay {
+    fn drop(&mut self) {
+        self.opener.metrics.set_restore(self.task, None);
+    }
+}
+
+/// What the disk says about itself while a replay is under way: the epoch it had, so that an interrupted
+/// replay is recognised and goes on.
+fn interim_meta(found: &Found, now_ms: Millis) -> StateMeta {
+    match (&found.decision, &found.local) {
+        (Decision::Replay { .. }, Some(local)) => local.clone(),
+        _ => StateMeta {
+            lineage: found.lineage,
+            epoch: Epoch(0),
+            ended_ms: now_ms,
+            cut: BTreeMap::new(),
+            changelog: BTreeMap::new(),
+        },
+    }
+}
