@@ -1,16 +1,22 @@
-//! `make simulate`: one scenario under faults, on one seed after the other.
+//! `make simulate`: topologies under faults, on one seed after the other.
 
-mod scenario;
+mod report;
+mod sometimes;
+mod workload;
 
-use std::fmt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use clap::Parser;
+use tidegate::testkit::{Exploration, TestCluster};
 
-pub use scenario::Scenario;
+pub use report::{Failed, Report};
 
-/// Runs the engine on the embedded log, with instances that crash, stand still and stop, and checks that every input counts exactly once.
+/// Chapters of a run; after each of them everything must have come right.
+const CHAPTERS: u64 = 3;
+
+/// Runs the engine on the embedded log while everything goes wrong that may, and checks that every input counts exactly once.
 #[derive(Clone, Debug, Parser)]
 #[command(name = "simulate")]
 pub struct Options {
@@ -20,43 +26,118 @@ pub struct Options {
     /// The first seed.
     #[arg(long, default_value_t = 0)]
     pub from: u64,
+    /// Threads, each of which runs a seed at a time; 0 for one per processor.
+    #[arg(long, default_value_t = 0)]
+    pub jobs: usize,
+    /// Prints what happened in each seed.
+    #[arg(long)]
+    pub story: bool,
+    /// Ends with the first seed that fails.
+    #[arg(long)]
+    pub first: bool,
 }
 
-/// What a simulation came to.
-#[derive(Clone, Debug, Default)]
-pub struct Report {
-    /// Number of seeds that ran.
-    pub seeds: u64,
-    /// Those that failed.
-    pub failed: Vec<u64>,
-    /// How long it took.
-    pub took: Duration,
+/// The run of one seed: the cluster that the seed decides on, and what is done with it.
+pub struct Simulation {
+    seed: u64,
+    workload: &'static str,
+    cluster: TestCluster,
 }
 
-impl fmt::Display for Report {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for seed in &self.failed {
-            writeln!(f, "FAILED               again by: make simulate SEEDS=1 FROM={seed}")?;
+impl Simulation {
+    /// The run of a seed.
+    pub fn new(seed: u64) -> Self {
+        let (name, workload) = workload::of_seed(seed);
+        let choice = seed / 4;
+        let intervals_ms = [1, 10, 100, 1_000];
+        let cluster = TestCluster::new(workload.topology())
+            .instances(1 + (choice % 4) as usize)
+            .partitions(1 + (choice / 4 % 4) as i32)
+            .settings(|settings| {
+                settings.workers = 1 + (choice / 16 % 3) as usize;
+                settings.commit_interval = Duration::from_millis(intervals_ms[(choice / 48 % 4) as usize]);
+                // Small enough that it happens in a run.
+                settings.purge_interval = Duration::from_secs(1);
+                workload.adapt(settings);
+            });
+        let cluster = match choice % 3 {
+            0 => cluster.static_members(),
+            _ => cluster,
+        };
+        Self {
+            seed,
+            workload: name,
+            cluster,
         }
-        let rate = self.seeds as f64 / self.took.as_secs_f64().max(f64::EPSILON);
-        writeln!(f, "seeds                {}", self.seeds)?;
-        writeln!(f, "seeds/s              {rate:.1}")?;
-        write!(f, "failed               {}", self.failed.len())
+    }
+
+    fn tell(cluster: &mut TestCluster, seed: u64) {
+        let (_, mut workload) = workload::of_seed(seed);
+        for chapter in 0..CHAPTERS {
+            workload.chapter(cluster, chapter);
+        }
+    }
+
+    /// Runs it once.
+    pub fn run(&self) -> Exploration {
+        self.cluster
+            .explore(self.seed, |cluster| Self::tell(cluster, self.seed))
+    }
+
+    /// Runs it with ever fewer faults, as long as it fails.
+    pub fn shrink(&self, failed: Exploration) -> Exploration {
+        self.cluster
+            .shrink(self.seed, failed, |cluster| Self::tell(cluster, self.seed))
     }
 }
 
-/// Runs all seeds; those that fail say on standard error what happened in them.
+/// Runs all seeds.
 #[allow(clippy::disallowed_methods)] // The program tells its own speed.
 pub fn run(options: &Options) -> Report {
     let started = Instant::now();
-    let mut report = Report::default();
-    for seed in options.from..options.from.saturating_add(options.seeds) {
-        let scenario = Scenario::new(seed);
-        if catch_unwind(AssertUnwindSafe(|| scenario.run())).is_err() {
-            report.failed.push(seed);
+    let next = AtomicU64::new(options.from);
+    let end = options.from.saturating_add(options.seeds);
+    let report = Mutex::new(Report::default());
+    let jobs = match options.jobs {
+        0 => std::thread::available_parallelism().map_or(1, usize::from),
+        jobs => jobs,
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..jobs {
+            scope.spawn(|| {
+                loop {
+                    let seed = next.fetch_add(1, Ordering::SeqCst);
+                    if seed >= end {
+                        return;
+                    }
+                    let failed = run_seed(seed, options, &report);
+                    if failed && options.first {
+                        next.store(end, Ordering::SeqCst);
+                    }
+                }
+            });
         }
-        report.seeds += 1;
-    }
+    });
+    let mut report = report.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
     report.took = started.elapsed();
     report
+}
+
+/// Runs one seed; answers whether it failed.
+fn run_seed(seed: u64, options: &Options, report: &Mutex<Report>) -> bool {
+    let simulation = Simulation::new(seed);
+    let exploration = simulation.run();
+    if options.story {
+        println!("{}", exploration.story);
+    }
+    let failed = exploration.failure.is_some();
+    let happened = exploration.happened.clone();
+    let failure = failed.then(|| Failed {
+        seed,
+        workload: simulation.workload,
+        smallest: simulation.shrink(exploration),
+    });
+    let mut report = report.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    report.add(&happened, failure);
+    failed
 }

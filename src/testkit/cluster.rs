@@ -12,6 +12,8 @@ use crate::topology::{Topic, Topology};
 use super::clock::VirtualClock;
 use super::world::{APPLICATION, Setup, World};
 
+/// A row of a store begins with the time at which it was last changed.
+const ROW_TIME_BYTES: usize = 8;
 const SESSION: Duration = Duration::from_secs(6);
 const TRANSACTION: Duration = Duration::from_secs(10);
 
@@ -195,7 +197,8 @@ impl TestCluster {
             .encode(key, &mut bytes)
             .unwrap_or_else(|error| panic!("a key of {store} cannot be encoded: {error}"));
         let value = self.world().look_up(store, &bytes, key_codec.partition_bytes(&bytes))?;
-        let value = value_codec.decode(&value);
+        // Each row has its time in front (see `operators::rows`).
+        let value = value_codec.decode(value.get(ROW_TIME_BYTES..).unwrap_or_default());
         Some(value.unwrap_or_else(|error| panic!("a value of {store} cannot be decoded: {error}")))
     }
 
@@ -210,6 +213,11 @@ impl TestCluster {
         for _ in 0..rounds {
             world.round_or_panic();
         }
+    }
+
+    /// Number of partitions of each topic that the topology reads or writes.
+    pub fn partition_count(&self) -> i32 {
+        self.setup.partitions
     }
 
     /// The clock of the cluster.

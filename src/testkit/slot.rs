@@ -150,7 +150,10 @@ impl Slot {
 
     pub(super) fn is_ready(&self, now: Duration) -> bool {
         match &self.instance {
-            Some(instance) => instance.status().ready && self.paused_until <= now && self.stalled.1 <= now,
+            Some(instance) => {
+                let applied = instance.counters().apply_backlog.get() == 0;
+                instance.status().ready && applied && self.paused_until <= now && self.stalled.1 <= now
+            }
             None => self.back_at.is_none(),
         }
     }

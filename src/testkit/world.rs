@@ -475,8 +475,24 @@ impl World {
         let now = self.now();
         self.slots.iter().all(|slot| {
             slot.is_ready(now) && !slot.network.is_busy() && (slot.doomed_at.is_none() || slot.instance.is_none())
-        }) && self.outside.is_consumed(APPLICATION, &self.sources())
+        }) && self.runs_every_task()
+            && self.outside.is_consumed(APPLICATION, &self.sources())
             && self.external_topics().iter().all(|topic| self.outside.is_stable(topic))
+    }
+
+    fn runs_every_task(&self) -> bool {
+        let running = self.slots.iter().filter_map(|slot| slot.instance.as_ref());
+        let running: i64 = running.map(|instance| instance.counters().tasks_running.get()).sum();
+        let subs = self.site.topology.plan().sub_topologies.len();
+        let tasks: i32 = (0..subs).map(|sub| self.tasks_of(sub)).sum();
+        running == i64::from(tasks)
+    }
+
+    /// The number of tasks of a sub-topology: its largest source decides.
+    fn tasks_of(&self, sub: usize) -> i32 {
+        let sources = self.site.topology.plan().sub_topologies[sub].sources.iter();
+        let partitions = sources.map(|topic| self.outside.partitions_of(&topic.full_name(APPLICATION)));
+        partitions.max().unwrap_or(0)
     }
 
     fn sources(&self) -> Vec<TopicPartition> {
@@ -532,12 +548,9 @@ impl World {
             .into_iter()
             .next()
             .unwrap_or_else(|| panic!("there is no store {store}"));
-        let lead = plan.sub_topologies[sub].sources.iter();
-        let partitions = lead.map(|topic| self.outside.partitions_of(&topic.full_name(APPLICATION)));
-        let partition = partition_for(partition_bytes, partitions.max().unwrap_or(1));
         let task = TaskId {
             sub_topology: sub as u16,
-            partition,
+            partition: partition_for(partition_bytes, self.tasks_of(sub).max(1)),
         };
         let newest = |(meta, _): &(StateMeta, Option<Vec<u8>>)| meta.epoch;
         let copies = self

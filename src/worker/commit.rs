@@ -220,8 +220,11 @@ impl Worker {
         self.drain_applies()?;
         for stage in self.tasks.values_mut() {
             if let Stage::Running(running) = stage {
-                let backend = running.backend.take();
-                *stage = Stage::Waiting { from, backend };
+                *stage = Stage::Waiting {
+                    from,
+                    backend: running.backend.take(),
+                    begun_at: std::mem::take(&mut running.begun_at),
+                };
                 self.metrics.tasks_running.add(-1);
                 self.metrics.tasks_opening.add(1);
             }

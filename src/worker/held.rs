@@ -22,11 +22,15 @@ pub(super) enum Stage {
         from: Duration,
         /// The open database of a task that was rolled back.
         backend: Option<Arc<dyn StateBackend>>,
+        /// Where a task that was rolled back had begun; empty for one that has not run.
+        begun_at: Vec<i64>,
     },
     /// Being opened in the background.
     Opening {
         /// Ticket of the request.
         ticket: u64,
+        /// As in [`Stage::Waiting`].
+        begun_at: Vec<i64>,
         /// Tells the opener to give up.
         _cancelled: CancelOnDrop,
     },
@@ -63,6 +67,8 @@ impl Drop for CancelOnDrop {
 pub(super) struct Running {
     pub(super) task: Task,
     pub(super) backend: Option<Arc<dyn StateBackend>>,
+    /// Offsets of the inputs when it was opened.
+    pub(super) begun_at: Vec<i64>,
     /// Per store, an offset of its changelog at or before everything that comes next.
     pub(super) changelog: Vec<i64>,
     /// Outbox entries that the producer has.

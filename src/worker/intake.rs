@@ -54,18 +54,10 @@ impl Worker {
                 Ok(())
             }
             Err(LogError::OffsetOutOfRange { partition, offset }) => {
-                let owner = self.slots.iter().find(|(task, input)| {
-                    let running = self.tasks.get(task).and_then(|stage| stage.running());
-                    running.is_some_and(|running| running.task.inputs()[*input].partition == partition)
-                });
-                match owner {
-                    Some((task, _)) => Err(WorkerError::InputGone {
-                        task: *task,
-                        partition,
-                        offset,
-                    }),
-                    None => Ok(()),
-                }
+                // Whoever stood still while another had the task finds that what it would read next was worked off and
+                // purged. If it is gone without that, opening the task says so.
+                let reason = format!("offset {offset} of {partition} is gone");
+                self.roll_back(&reason, false)
             }
             Err(error @ (LogError::Unreachable { .. } | LogError::TimedOut { .. })) => {
                 self.note_trouble("fetch", &error);
@@ -75,12 +67,12 @@ impl Worker {
         }
     }
 
-    /// Logs trouble with the log, at most once per interval and kind.
-    pub(super) fn note_trouble(&mut self, kind: &'static str, error: &LogError) {
+    /// Logs trouble that passes, at most once per interval and kind.
+    pub(super) fn note_trouble(&mut self, kind: &'static str, error: &dyn std::error::Error) {
         let now = self.clock.monotonic();
         let quiet_until = self.log_trouble.get(kind).copied().unwrap_or_default();
         if now >= quiet_until {
-            warn!(worker = %self.settings.name, %error, "the log is in trouble ({kind}); retrying");
+            warn!(worker = %self.settings.name, %error, "trouble ({kind}); retrying");
             self.log_trouble.insert(kind, now + TROUBLE_LOG_INTERVAL);
         }
     }

@@ -11,7 +11,7 @@ use tracing::{info, warn};
 use crate::durability::{Decision, Pointer, Refusal, changelog, decide};
 use crate::ids::{Epoch, Lineage, TaskId, TopicPartition};
 use crate::log::{Assignment, Log, LogError};
-use crate::state::{Overlay, StateBackend, StateMeta, StateResult, StoreSpec};
+use crate::state::{Overlay, StateBackend, StateError, StateMeta, StateResult, StoreSpec};
 use crate::time::Clock;
 
 use super::error::WorkerError;
@@ -49,6 +49,8 @@ pub struct OpenRequest {
     pub stores: Vec<StoreSpec>,
     /// The open database of a task that goes back to its committed cut; `None` to open it.
     pub backend: Option<Arc<dyn StateBackend>>,
+    /// Where a task that goes back had begun; empty for one that has not run.
+    pub begun_at: Vec<i64>,
     /// Lineage for a task that has none.
     pub new_lineage: Lineage,
     /// A restore without progress for this long fails.
@@ -82,6 +84,9 @@ pub enum NotOpened {
     Cancelled,
     /// The log did not answer in time; try again.
     Retry(LogError),
+    /// Work of this process that ends soon still holds the database: an epoch being applied, or an opening that is not wanted
+    /// any more. Other processes are kept out by the lock on the instance's directory.
+    Held(StateError),
     /// The task must not start.
     Refused(WorkerError),
 }
@@ -92,9 +97,12 @@ impl From<WorkerError> for NotOpened {
     }
 }
 
-impl From<crate::state::StateError> for NotOpened {
-    fn from(error: crate::state::StateError) -> Self {
-        NotOpened::Refused(error.into())
+impl From<StateError> for NotOpened {
+    fn from(error: StateError) -> Self {
+        match error {
+            StateError::Locked { .. } => NotOpened::Held(error),
+            error => NotOpened::Refused(error.into()),
+        }
     }
 }
 
@@ -243,9 +251,9 @@ impl Opener {
     fn start_offsets(&self, request: &OpenRequest, committed: &Committed) -> Result<Vec<i64>, NotOpened> {
         let admin = self.log.admin();
         let mut cut = Vec::with_capacity(request.inputs.len());
-        for (partition, offset) in request.inputs.iter().zip(&committed.cut) {
+        for (index, (partition, offset)) in request.inputs.iter().zip(&committed.cut).enumerate() {
             let watermarks = admin.watermarks(partition, ASK_TIMEOUT)?;
-            match offset {
+            match offset.as_ref().or(request.begun_at.get(index)) {
                 Some(offset) if *offset < watermarks.low => {
                     let (task, partition, offset) = (request.task, partition.clone(), *offset);
                     return Err(WorkerError::InputGone {

@@ -31,6 +31,7 @@ impl Worker {
                     let stage = Stage::Waiting {
                         from: now,
                         backend: None,
+                        begun_at: Vec::new(),
                     };
                     let former = self.tasks.insert(task, stage);
                     debug_assert!(former.is_none(), "task {task} was assigned twice");
@@ -95,7 +96,12 @@ impl Worker {
         }
         let now = self.clock.monotonic();
         for (id, stage) in &mut self.tasks {
-            let Stage::Waiting { from, backend } = stage else {
+            let Stage::Waiting {
+                from,
+                backend,
+                begun_at,
+            } = stage
+            else {
                 continue;
             };
             if now < *from {
@@ -116,6 +122,7 @@ impl Worker {
                     .collect(),
                 stores: sub.stores.clone(),
                 backend: backend.take(),
+                begun_at: begun_at.clone(),
                 new_lineage: (self.new_lineage)(),
                 restore_timeout: self.settings.restore_timeout,
                 allow_empty_state: self.settings.allow_empty_state,
@@ -124,6 +131,7 @@ impl Worker {
             self.background.open(request, self.tickets);
             *stage = Stage::Opening {
                 ticket: self.tickets,
+                begun_at: std::mem::take(begun_at),
                 _cancelled: CancelOnDrop(cancelled),
             };
         }
@@ -136,10 +144,12 @@ impl Worker {
         ticket: u64,
         result: Result<Opened, NotOpened>,
     ) -> Result<(), WorkerError> {
-        let current = matches!(self.tasks.get(&id), Some(Stage::Opening { ticket: ours, .. }) if *ours == ticket);
-        if !current {
-            return Ok(()); // The task was given up, or is being opened anew.
-        }
+        let begun_at = match self.tasks.get_mut(&id) {
+            Some(Stage::Opening {
+                ticket: ours, begun_at, ..
+            }) if *ours == ticket => std::mem::take(begun_at),
+            _ => return Ok(()), // The task was given up, or is being opened anew.
+        };
         match result {
             Ok(opened) => {
                 let running = self.run(opened)?;
@@ -148,10 +158,19 @@ impl Worker {
                 self.metrics.tasks_running.add(1);
                 self.assign_inputs()
             }
-            Err(NotOpened::Retry(error)) => {
-                self.note_trouble("open", &error);
+            Err(error @ (NotOpened::Retry(_) | NotOpened::Held(_))) => {
+                match &error {
+                    NotOpened::Held(error) => self.note_trouble("open", error),
+                    NotOpened::Retry(error) => self.note_trouble("open", error),
+                    _ => {}
+                }
                 let from = self.clock.monotonic() + OPEN_RETRY;
-                self.tasks.insert(id, Stage::Waiting { from, backend: None });
+                let waiting = Stage::Waiting {
+                    from,
+                    backend: None,
+                    begun_at,
+                };
+                self.tasks.insert(id, waiting);
                 Ok(())
             }
             Err(NotOpened::Cancelled) => Ok(()),
@@ -203,6 +222,7 @@ impl Worker {
         Ok(Running {
             task,
             backend: opened.backend,
+            begun_at: opened.cut,
             changelog: opened.changelog,
             sent: 0,
             unapplied: 0,

@@ -8,7 +8,7 @@ use tidegate_integration_tests::simulation::{Options, run};
 fn main() -> ExitCode {
     let report = run(&Options::parse());
     println!("{report}");
-    match report.failed.is_empty() {
+    match report.is_well() {
         true => ExitCode::SUCCESS,
         false => ExitCode::FAILURE,
     }

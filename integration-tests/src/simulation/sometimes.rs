@@ -1,0 +1,44 @@
+//! What must have happened in a run of enough seeds: a simulation that never comes to where it is difficult proves nothing.
+
+use std::collections::BTreeMap;
+
+/// Seeds from which on everything must have happened.
+const ENOUGH: u64 = 1_000;
+
+/// The kinds of events.
+const SOMETIMES: &[&str] = &[
+    "a call timed out",
+    "a commit timed out",
+    "a late end of a transaction was carried out",
+    "a late request was refused",
+    "a power failure took applied epochs",
+    "a producer was fenced",
+    "a producer's queue was full",
+    "a rebalance was forced for orphaned partitions",
+    "a record was restored",
+    "a static member was fenced",
+    "a task started fresh",
+    "a task was opened with a current disk",
+    "a task's disk was brought up to date",
+    "a task's disk was rebuilt",
+    "a transaction was aborted",
+    "an epoch was aborted",
+    "committed offsets were asked for while pending",
+    "outputs parked behind a failed commit were dropped",
+    "partitions were assigned",
+    "partitions were lost",
+    "partitions were revoked",
+    "the answer to a commit was lost, which was carried out",
+    "the answer to a commit was lost, which was refused",
+    "the group moved while a task was restored",
+    "the outcome of a commit was unknown",
+];
+
+/// What never happened in a run of `seeds` seeds and should have.
+pub fn missing(seeds: u64, happened: &BTreeMap<&'static str, u64>) -> Vec<&'static str> {
+    if seeds < ENOUGH {
+        return Vec::new();
+    }
+    let kinds = SOMETIMES.iter().copied();
+    kinds.filter(|kind| !happened.contains_key(kind)).collect()
+}
