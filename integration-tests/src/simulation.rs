@@ -13,6 +13,8 @@ use tidegate::testkit::{Exploration, TestCluster};
 
 pub use report::{Failed, Report};
 
+/// Seeds between two signs of life.
+const PROGRESS: u64 = 1_000;
 /// Chapters of a run; after each of them everything must have come right.
 const CHAPTERS: u64 = 3;
 
@@ -131,6 +133,9 @@ fn run_seed(seed: u64, options: &Options, report: &Mutex<Report>) -> bool {
         println!("{}", exploration.story);
     }
     let failed = exploration.failure.is_some();
+    if let Some(failure) = &exploration.failure {
+        eprintln!("seed {seed} ({}) failed: {failure}", simulation.workload);
+    }
     let happened = exploration.happened.clone();
     let failure = failed.then(|| Failed {
         seed,
@@ -139,5 +144,8 @@ fn run_seed(seed: u64, options: &Options, report: &Mutex<Report>) -> bool {
     });
     let mut report = report.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     report.add(&happened, failure);
+    if report.seeds.is_multiple_of(PROGRESS) {
+        eprintln!("{} seeds, {} failed", report.seeds, report.failed.len());
+    }
     failed
 }

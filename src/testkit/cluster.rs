@@ -14,6 +14,7 @@ use super::world::{APPLICATION, Setup, World};
 
 /// A row of a store begins with the time at which it was last changed.
 const ROW_TIME_BYTES: usize = 8;
+const CACHE_BYTES: usize = 64 << 10;
 const SESSION: Duration = Duration::from_secs(6);
 const TRANSACTION: Duration = Duration::from_secs(10);
 
@@ -42,6 +43,8 @@ impl TestCluster {
     pub fn new(topology: impl Into<Arc<Topology>>) -> Self {
         let mut settings = InstanceSettings::new(APPLICATION);
         settings.state.backend = Backend::Memory;
+        // Clearing the memory of large caches would take most of the time of a test.
+        settings.state.cache_bytes = CACHE_BYTES;
         settings.session_timeout = SESSION;
         settings.transaction_timeout = TRANSACTION;
         Self {

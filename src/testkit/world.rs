@@ -371,6 +371,8 @@ impl World {
                 // Longer than the budget of a revocation, at times.
                 slot.stalled = ((fault.part % parts as u64) as usize, now + fault.lasts * 3);
             }
+            // One that was replaced is not replaced again: two that go on under one name are nobody's fault but the operator's.
+            Fault::Replace if slot.doomed_at.is_some() => return,
             Fault::Replace => return self.replace(number, until),
             Fault::Cut => slot.network.cut(fault.lasts),
             Fault::LostAnswer => slot.network.lose_answer(),
@@ -570,7 +572,7 @@ impl Slot {
                 | InstanceError::Worker(WorkerError::State(StateError::DiskFull { .. }))
         );
         let replaced = matches!(error, InstanceError::InstanceIdTaken { .. });
-        let expected = (full && self.full_until > Duration::ZERO) || replaced;
+        let expected = full || replaced;
         if expected && self.doomed_at.is_none() {
             self.back_at = Some(now + Duration::from_secs(1));
         }

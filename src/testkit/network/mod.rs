@@ -9,6 +9,7 @@ mod consumer;
 mod member;
 mod producer;
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -56,6 +57,8 @@ struct Shared {
     story: Arc<Story>,
     condition: Mutex<Condition>,
     late: Mutex<Vec<Late>>,
+    /// Commits whose answer was lost and for which somebody still waits.
+    unheard: AtomicUsize,
 }
 
 impl Network {
@@ -75,6 +78,7 @@ impl Network {
                 story,
                 condition: Mutex::default(),
                 late: Mutex::default(),
+                unheard: AtomicUsize::new(0),
             }),
         }
     }
@@ -113,9 +117,9 @@ impl Network {
         self.condition().cut_until > self.shared.clock.monotonic()
     }
 
-    /// Whether requests are still on their way.
+    /// Whether requests are still on their way, or answers waited for that will not come.
     pub(super) fn is_busy(&self) -> bool {
-        !self.late().is_empty()
+        !self.late().is_empty() || self.shared.unheard.load(Ordering::SeqCst) > 0
     }
 
     /// Brings what is due to the broker.

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crate::log::{Commit, LogError, LogResult, OutRecord, OutTopic, Producer};
@@ -29,7 +30,23 @@ struct Running {
     deadline: Duration,
     timeout: Duration,
     /// It was carried out, or refused, and nobody will hear of it.
-    unheard: bool,
+    unheard: Option<Unheard>,
+}
+
+/// Counts as long as somebody waits for an answer that was lost.
+struct Unheard(Network);
+
+impl Unheard {
+    fn new(network: &Network) -> Self {
+        network.shared.unheard.fetch_add(1, Ordering::SeqCst);
+        Self(network.clone())
+    }
+}
+
+impl Drop for Unheard {
+    fn drop(&mut self) {
+        self.0.shared.unheard.fetch_sub(1, Ordering::SeqCst);
+    }
 }
 
 pub(super) struct DistantProducer {
@@ -116,7 +133,7 @@ impl DistantProducer {
     fn give_up(&mut self, running: &Running) -> LogError {
         if let Some(inner) = self.inner.take()
             && running.commit.is_none()
-            && !running.unheard
+            && running.unheard.is_none()
         {
             self.network.leave_on_the_way(inner);
         }
@@ -132,7 +149,7 @@ impl DistantProducer {
         if self.network.now() >= running.deadline {
             return Some(Err(self.give_up(running)));
         }
-        if self.network.is_cut() || running.unheard || self.network.hitch(3) {
+        if self.network.is_cut() || running.unheard.is_some() || self.network.hitch(3) {
             self.network.waited(wait);
             return None;
         }
@@ -146,7 +163,7 @@ impl DistantProducer {
                 Ok(()) => "the answer to a commit was lost, which was carried out",
                 Err(_) => "the answer to a commit was lost, which was refused",
             });
-            running.unheard = true;
+            running.unheard = Some(Unheard::new(&self.network));
             return None;
         }
         match &outcome {
@@ -230,7 +247,7 @@ impl Producer for DistantProducer {
             deadline: self.network.now() + commit.timeout,
             timeout: commit.timeout,
             commit: Some(commit),
-            unheard: false,
+            unheard: None,
         });
         Ok(())
     }
@@ -272,7 +289,7 @@ impl Drop for DistantProducer {
     fn drop(&mut self) {
         let Some(running) = self.running.take() else { return };
         if running.commit.is_none()
-            && !running.unheard
+            && running.unheard.is_none()
             && self.network.hitch(2)
             && let Some(inner) = self.inner.take()
         {
