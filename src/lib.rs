@@ -138,6 +138,8 @@ pub mod membership;
 pub mod metrics;
 pub mod operators;
 pub mod partitioner;
+#[doc(hidden)]
+pub mod planted;
 pub mod record;
 pub mod service;
 pub mod state;

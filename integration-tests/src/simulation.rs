@@ -1,5 +1,7 @@
 //! `make simulate`: topologies under faults, on one seed after the other.
 
+#[cfg(feature = "planted")]
+mod planted;
 mod report;
 mod sometimes;
 mod workload;
@@ -11,6 +13,8 @@ use std::time::{Duration, Instant};
 use clap::Parser;
 use tidegate::testkit::{Exploration, TestCluster};
 
+#[cfg(feature = "planted")]
+pub use planted::find_planted;
 pub use report::{Failed, Report};
 
 /// Seeds between two signs of life.
@@ -37,6 +41,13 @@ pub struct Options {
     /// Ends with the first seed that fails.
     #[arg(long)]
     pub first: bool,
+    /// Leaves the faults of failed runs as they were.
+    #[arg(long)]
+    pub keep: bool,
+    /// Plants one bug after the other and looks how many seeds it takes to find it.
+    #[cfg(feature = "planted")]
+    #[arg(long)]
+    pub planted: bool,
 }
 
 /// The run of one seed: the cluster that the seed decides on, and what is done with it.
@@ -52,12 +63,19 @@ impl Simulation {
         let (name, workload) = workload::of_seed(seed);
         let choice = seed / 4;
         let intervals_ms = [1, 10, 100, 1_000];
+        // With the shortest of them a thread that stands still has its tasks taken while its transaction is open.
+        let revocations = [
+            Duration::from_millis(100),
+            Duration::from_secs(1),
+            Duration::from_secs(20),
+        ];
         let cluster = TestCluster::new(workload.topology())
             .instances(1 + (choice % 4) as usize)
             .partitions(1 + (choice / 4 % 4) as i32)
             .settings(|settings| {
                 settings.workers = 1 + (choice / 16 % 3) as usize;
                 settings.commit_interval = Duration::from_millis(intervals_ms[(choice / 48 % 4) as usize]);
+                settings.revoke_timeout = revocations[(choice / 5 % 3) as usize];
                 // Small enough that it happens in a run.
                 settings.purge_interval = Duration::from_secs(1);
                 workload.adapt(settings);
@@ -133,18 +151,21 @@ fn run_seed(seed: u64, options: &Options, report: &Mutex<Report>) -> bool {
         println!("{}", exploration.story);
     }
     let failed = exploration.failure.is_some();
-    if let Some(failure) = &exploration.failure {
+    if let (Some(failure), false) = (&exploration.failure, options.keep) {
         eprintln!("seed {seed} ({}) failed: {failure}", simulation.workload);
     }
     let happened = exploration.happened.clone();
     let failure = failed.then(|| Failed {
         seed,
         workload: simulation.workload,
-        smallest: simulation.shrink(exploration),
+        smallest: match options.keep {
+            true => exploration,
+            false => simulation.shrink(exploration),
+        },
     });
     let mut report = report.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     report.add(&happened, failure);
-    if report.seeds.is_multiple_of(PROGRESS) {
+    if report.seeds.is_multiple_of(PROGRESS) && !options.keep {
         eprintln!("{} seeds, {} failed", report.seeds, report.failed.len());
     }
     failed

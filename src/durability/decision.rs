@@ -1,6 +1,7 @@
 //! What to do with a local disk, given what the last commit says (invariants I9, I14).
 
 use crate::ids::{Epoch, Lineage};
+use crate::planted::{Bug, planted};
 use crate::state::StateMeta;
 use crate::time::Millis;
 
@@ -73,6 +74,7 @@ pub fn decide(local: Option<&StateMeta>, pointer: Option<&Pointer>, now_ms: Mill
             ),
         }),
         (Some(local), Some(pointer)) if local.epoch == pointer.epoch => Ok(Decision::Current),
+        (Some(_), Some(_)) if planted(Bug::BehindIsCurrent) => Ok(Decision::Current),
         (Some(local), Some(_)) if now_ms.saturating_sub(local.ended_ms) >= REPLAY_MAX_AGE_MS => Ok(Decision::Rebuild {
             reason: format!(
                 "the disk was last written more than {} h ago: the changelog may have forgotten which of its rows were deleted since",

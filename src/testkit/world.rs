@@ -31,6 +31,8 @@ const MAX_ROUNDS: u32 = 100_000;
 const ROUND: Duration = Duration::from_millis(1);
 /// After so many rounds in which nothing went on, time passes faster.
 const QUIET_ROUNDS: u32 = 8;
+/// Rounds without any activity that are taken for rest.
+const REST_ROUNDS: u32 = 2;
 /// Twice that in each further round, up to this: far below any session.
 const LONGEST_QUIET: Duration = Duration::from_millis(250);
 /// Of so many records piped in under faults one is followed by a round.
@@ -273,8 +275,7 @@ impl World {
 
     /// At least a little time passes; while nobody does anything, more of it.
     fn pass_time(&mut self) {
-        let activity: u64 = self.slots.iter().map(Slot::activity).sum();
-        let activity = activity + self.site.story.lines() as u64;
+        let activity = self.activity_now();
         self.quiet = match activity == self.activity {
             true => self.quiet + 1,
             false => 0,
@@ -284,6 +285,11 @@ impl World {
         self.site
             .clock
             .advance(self.until_somebody_runs().unwrap_or(quiet.min(LONGEST_QUIET)));
+    }
+
+    fn activity_now(&self) -> u64 {
+        let activity: u64 = self.slots.iter().map(Slot::activity).sum();
+        activity + self.site.story.lines() as u64
     }
 
     /// How long nobody does anything, if that is so.
@@ -475,9 +481,13 @@ impl World {
 
     fn is_settled(&self) -> bool {
         let now = self.now();
-        self.slots.iter().all(|slot| {
-            slot.is_ready(now) && !slot.network.is_busy() && (slot.doomed_at.is_none() || slot.instance.is_none())
-        }) && self.runs_every_task()
+        // In rounds without any activity every member has asked the group, and nobody holds what he does not know to be lost.
+        self.quiet >= REST_ROUNDS
+            && self.activity == self.activity_now()
+            && self.slots.iter().all(|slot| {
+                slot.is_ready(now) && !slot.network.is_busy() && (slot.doomed_at.is_none() || slot.instance.is_none())
+            })
+            && self.runs_every_task()
             && self.outside.is_consumed(APPLICATION, &self.sources())
             && self.external_topics().iter().all(|topic| self.outside.is_stable(topic))
     }

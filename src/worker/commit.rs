@@ -7,6 +7,7 @@ use tracing::{info, warn};
 
 use crate::ids::{TaskId, TopicPartition};
 use crate::log::{Commit, CommitOffset, LogError, OutBatch};
+use crate::planted::{Bug, planted};
 
 use super::error::WorkerError;
 use super::held::{CommitRecords, Moment, SealedEpoch, Stage};
@@ -30,9 +31,12 @@ impl Worker {
     /// Seals the epoch of every task that did something, and starts the commit.
     pub(super) fn seal_and_commit(&mut self) -> Result<(), WorkerError> {
         self.observe_progress();
-        let Some(group) = self.captured.clone() else {
+        let Some(mut group) = self.captured.clone() else {
             return Ok(());
         };
+        if planted(Bug::FreshMetadata) {
+            group = self.group.metadata();
+        }
         let now = Moment {
             monotonic: self.clock.monotonic(),
             wall_ms: self.clock.wall_ms(),
@@ -42,7 +46,14 @@ impl Worker {
             let Some(running) = stage.running_mut() else { continue };
             if running.has_work(now.monotonic) {
                 let changelogs = changelog_partitions(&self.topics, *id);
-                epochs.push(SealedEpoch::seal(running, &changelogs, &self.plan, now));
+                let epoch = SealedEpoch::seal(running, &changelogs, &self.plan, now);
+                if planted(Bug::ApplyBeforeCommit)
+                    && let Some(backend) = &running.backend
+                {
+                    let job = epoch.apply_job(backend);
+                    job.backend.apply(&*job.increment, &job.meta)?;
+                }
+                epochs.push(epoch);
             }
         }
         let mut batches: Vec<OutBatch> = Vec::new();
@@ -52,6 +63,9 @@ impl Worker {
             batches.extend(epoch.batches(self.topics.changelogs(epoch.end.task.sub_topology)));
             offsets.extend(epoch.offsets());
             records.push((epoch.end.task.to_string(), epoch.commit_record().to_json()));
+            if planted(Bug::PurgeBeforeCommit) {
+                self.offer_purge(epoch);
+            }
         }
         batches.push(OutBatch {
             topic: self.topics.commits(),
@@ -96,7 +110,9 @@ impl Worker {
             return Ok(());
         };
         match producer.poll_commit(wait) {
+            None if planted(Bug::SentIsConfirmed) => self.committed(),
             None => Ok(()),
+            Some(Err(LogError::TimedOut { .. })) if planted(Bug::NoAnswerIsSuccess) => self.committed(),
             Some(Ok(())) => self.committed(),
             Some(Err(error)) => self.commit_failed(error),
         }
@@ -125,13 +141,13 @@ impl Worker {
                 continue;
             };
             match &running.backend {
-                Some(backend) => {
+                Some(backend) if !planted(Bug::ApplyBeforeCommit) => {
                     self.metrics.apply_backlog.add(1);
                     let job = epoch.apply_job(backend);
                     self.applies_in_flight += 1;
                     self.background.apply(job);
                 }
-                None => {
+                _ => {
                     running.task.scope_mut().state.applied();
                     running.unapplied -= 1;
                 }
@@ -201,7 +217,9 @@ impl Worker {
         let now = self.clock.monotonic();
         self.aborts_in_a_row = (self.aborts_in_a_row + 1).min(ABORT_BACK_OFF_STEPS);
         let from = now + Duration::from_millis(5 << self.aborts_in_a_row);
+        let keeps = planted(Bug::KeepTransaction) && !replace_writer;
         let aborted = match &mut self.writer {
+            Writer::Ready(_) if keeps => Ok(()),
             Writer::Ready(producer) if !replace_writer && self.transaction_open => {
                 producer.abort(self.settings.transaction_timeout)
             }
@@ -214,10 +232,12 @@ impl Worker {
                 attempts: 0,
             };
         }
-        self.transaction_open = false;
+        self.transaction_open &= keeps;
         self.queue_full = false;
         self.epochs.reset(now);
-        self.drain_applies()?;
+        if !planted(Bug::SkipDrain) {
+            self.drain_applies()?;
+        }
         for stage in self.tasks.values_mut() {
             if let Stage::Running(running) = stage {
                 *stage = Stage::Waiting {

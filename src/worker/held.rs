@@ -8,6 +8,7 @@ use std::time::Duration;
 use crate::durability::{CommitRecord, Pointer, changelog::StoreIncrement};
 use crate::ids::{StoreId, TaskId, TopicPartition};
 use crate::log::{CommitOffset, OutBatch, OutTopic};
+use crate::planted::{Bug, planted};
 use crate::state::{StateBackend, StateMeta};
 use crate::task::{EpochEnd, Task};
 use crate::time::Millis;
@@ -126,6 +127,7 @@ impl SealedEpoch {
             // Each record takes an offset, and so does the marker that ends the transaction. Aborted
             // records of others take more, so this stays at or before the true end: replaying from it is safe.
             *offset += if *written > 0 { *written as i64 + 1 } else { 0 };
+            *offset += i64::from(planted(Bug::ChangelogTooFar));
         }
         let meta = StateMeta {
             lineage: end.lineage,
@@ -155,11 +157,16 @@ impl SealedEpoch {
             plan: self.plan.clone(),
         };
         let metadata = pointer.to_metadata();
-        self.end.cut.iter().map(move |(partition, offset)| CommitOffset {
-            partition: partition.clone(),
-            offset: *offset,
-            metadata: metadata.clone(),
-        })
+        let inputs = if planted(Bug::ForgetOtherInputs) { 1 } else { usize::MAX };
+        self.end
+            .cut
+            .iter()
+            .take(inputs)
+            .map(move |(partition, offset)| CommitOffset {
+                partition: partition.clone(),
+                offset: *offset,
+                metadata: metadata.clone(),
+            })
     }
 
     /// The changelog batches of the epoch.
@@ -190,12 +197,12 @@ impl SealedEpoch {
     }
 
     /// The job that brings the epoch to the local database.
-    pub(super) fn apply_job(self, backend: &Arc<dyn StateBackend>) -> ApplyJob {
+    pub(super) fn apply_job(&self, backend: &Arc<dyn StateBackend>) -> ApplyJob {
         ApplyJob {
             task: self.end.task,
             backend: Arc::clone(backend),
-            increment: self.end.increment,
-            meta: self.meta,
+            increment: Arc::clone(&self.end.increment),
+            meta: self.meta.clone(),
         }
     }
 }

@@ -10,6 +10,7 @@ use tracing::info;
 use crate::durability::Decision;
 use crate::ids::{Epoch, StoreId, TaskId, TopicPartition};
 use crate::log::{Assignment, Consumer, Isolation, LogError, RecordBatch};
+use crate::planted::{Bug, planted};
 use crate::state::{Overlay, StateMeta};
 use crate::time::Millis;
 
@@ -51,7 +52,11 @@ impl Replay {
         targets: Vec<i64>,
     ) -> Result<Self, NotOpened> {
         let name = format!("restore-{}", found.request.task);
-        let mut consumer = opener.log.consumer(&name, Isolation::ReadCommitted)?;
+        let isolation = match planted(Bug::RestoreUncommitted) {
+            true => Isolation::ReadUncommitted,
+            false => Isolation::ReadCommitted,
+        };
+        let mut consumer = opener.log.consumer(&name, isolation)?;
         consumer.assign(&assignments)?;
         Ok(Self {
             task: found.request.task,
@@ -123,7 +128,11 @@ impl Replay {
     }
 
     fn is_there(&self, assigned: &Assignment) -> bool {
-        self.position(assigned) >= self.targets[assigned.slot as usize]
+        let mut target = self.targets[assigned.slot as usize];
+        if planted(Bug::RestoreToStableOffset) {
+            target = self.consumer.end_offset(assigned.slot).unwrap_or(target);
+        }
+        self.position(assigned) >= target
     }
 
     fn report(&self, passed: i64) {
@@ -174,6 +183,10 @@ impl Replay {
             }
         }
         if count > 0 && !found.has_pointer && !request.allow_empty_state {
+            // Whoever took the task over meanwhile has committed them, with its offsets.
+            if self.opener.committed(request)?.pointer.is_some() {
+                return Err(NotOpened::Outdated);
+            }
             let (task, found) = (self.task, "committed records in its changelog".to_owned());
             return Err(WorkerError::OffsetsGone { task, found }.into());
         }

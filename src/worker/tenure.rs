@@ -8,6 +8,7 @@ use tracing::info;
 
 use crate::ids::TaskId;
 use crate::operators::Scope;
+use crate::planted::{Bug, planted};
 use crate::state::{MemoryBackend, StateBackend, TaskState};
 use crate::task::{Input, Task, TaskParts};
 
@@ -51,9 +52,10 @@ impl Worker {
             }
             Command::Lose { tasks, group, done } => {
                 self.captured = Some(group);
-                if tasks
-                    .iter()
-                    .any(|task| self.tasks.get(task).is_some_and(|stage| stage.running().is_some()))
+                if !planted(Bug::LoseWithoutRollBack)
+                    && tasks
+                        .iter()
+                        .any(|task| self.tasks.get(task).is_some_and(|stage| stage.running().is_some()))
                 {
                     self.roll_back("tasks were lost to another member", true)?;
                 }
@@ -61,6 +63,7 @@ impl Worker {
                 let _ = done.send(()); // Nobody waits any more if the instance is gone.
                 Ok(())
             }
+            Command::Served { .. } if planted(Bug::StaleGeneration) => Ok(()),
             Command::Served { group } => {
                 self.captured = Some(group);
                 Ok(())
@@ -91,7 +94,9 @@ impl Worker {
 
     /// Asks for every waiting task to be opened, once the producer is initialised (invariant I7).
     pub(super) fn open_waiting(&mut self) -> Result<(), WorkerError> {
-        if !matches!(self.writer, Writer::Ready(_)) || self.ending.is_some() {
+        let early = planted(Bug::ReadBeforeInit) && !self.out_partitions.is_empty();
+        let initialised = matches!(self.writer, Writer::Ready(_)) || early;
+        if !initialised || self.ending.is_some() {
             return Ok(());
         }
         let now = self.clock.monotonic();
@@ -158,7 +163,7 @@ impl Worker {
                 self.metrics.tasks_running.add(1);
                 self.assign_inputs()
             }
-            Err(error @ (NotOpened::Retry(_) | NotOpened::Held(_))) => {
+            Err(error @ (NotOpened::Retry(_) | NotOpened::Held(_) | NotOpened::Outdated)) => {
                 match &error {
                     NotOpened::Held(error) => self.note_trouble("open", error),
                     NotOpened::Retry(error) => self.note_trouble("open", error),

@@ -8,6 +8,7 @@ use crossbeam_channel::{Receiver, Sender, TryRecvError};
 
 use crate::ids::{Lineage, TaskId, TopicPartition};
 use crate::log::{Consumer, GroupMetadata, GroupView, Isolation, Log, LogError, OutRecord, Producer};
+use crate::planted::{Bug, planted};
 use crate::time::Clock;
 use crate::topology::Topology;
 
@@ -130,9 +131,13 @@ impl Worker {
     /// # Errors
     /// [`WorkerError::Log`] where the client's configuration is refused.
     pub fn new(parts: WorkerParts) -> Result<Self, WorkerError> {
+        let isolation = match planted(Bug::ReadUncommitted) {
+            true => Isolation::ReadUncommitted,
+            false => Isolation::ReadCommitted,
+        };
         let consumer = parts
             .log
-            .consumer(&parts.settings.name, Isolation::ReadCommitted)
+            .consumer(&parts.settings.name, isolation)
             .map_err(WorkerError::Log)?;
         let now = parts.clock.monotonic();
         let limits = Limits {
@@ -264,7 +269,7 @@ impl Worker {
     /// Whether the metadata captured with the last served event is still the client's (invariant I6).
     fn group_is_served(&self) -> bool {
         let Some(captured) = &self.captured else { return false };
-        captured.is_fencing() && self.group.metadata() == *captured
+        captured.is_fencing() && (self.group.metadata() == *captured || planted(Bug::FreshMetadata))
     }
 
     fn intake_wait(&self) -> Duration {
@@ -391,6 +396,7 @@ impl Worker {
                 };
                 match producer.send(&record) {
                     Ok(()) => running.sent += 1,
+                    Err(LogError::QueueFull) if planted(Bug::FullQueueTakes) => running.sent += 1,
                     Err(error) => {
                         failed = Some(error);
                         break 'tasks;

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use crate::ids::StoreId;
 use crate::log::{BatchSource, TopicSpec};
+use crate::planted::{Bug, planted};
 use crate::state::Overlay;
 use crate::time::Millis;
 
@@ -54,7 +55,9 @@ impl BatchSource for StoreIncrement {
 
     fn for_each(&self, visit: &mut dyn FnMut(&[u8], Option<&[u8]>)) {
         for (key, value) in self.overlay.entries(self.store) {
-            visit(key, value);
+            if value.is_some() || !planted(Bug::ForgetDeletions) {
+                visit(key, value);
+            }
         }
     }
 }

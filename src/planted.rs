@@ -1,0 +1,104 @@
+//! Bugs that are planted on purpose, so that the simulation can show that it would find them (`make planted`).
+//!
+//! Only a build with the feature `planted` has them. In all others [`planted`] is the constant `false`, and nothing is left of the places
+//! that ask for it.
+
+/// A bug, each against one of the invariants or against a fact of Kafka that the engine is built on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Bug {
+    /// A commit counts as confirmed as soon as it was sent (I3).
+    SentIsConfirmed = 1,
+    /// An epoch is written to the disk before its commit (I9).
+    ApplyBeforeCommit,
+    /// Only the first input of a task is committed (I5).
+    ForgetOtherInputs,
+    /// Offsets are sent with the metadata that the client has by now, not with that of the last event served (I6).
+    FreshMetadata,
+    /// A new generation that changes nothing else is not adopted (I6).
+    StaleGeneration,
+    /// A commit without an answer counts as carried out (§4).
+    NoAnswerIsSuccess,
+    /// What the disk has counts, whatever the log says was committed (§4).
+    TrustTheDisk,
+    /// Tasks are opened before the producer is initialised (I7).
+    ReadBeforeInit,
+    /// Committed offsets are read without waiting for pending ones (I7).
+    IgnorePendingOffsets,
+    /// Tasks that were lost are closed without going back to the committed cut (I1).
+    LoseWithoutRollBack,
+    /// Partitions are given up before the workers have closed their tasks (§7).
+    GiveUpBeforeClosing,
+    /// The failed epoch's transaction goes on (I1).
+    KeepTransaction,
+    /// An epoch is redone before the last one has reached the disk (I9).
+    SkipDrain,
+    /// A restore ends at the last stable offset (I8).
+    RestoreToStableOffset,
+    /// A restore reads what was not committed (I8).
+    RestoreUncommitted,
+    /// The end of the changelog is noted too far (I9).
+    ChangelogTooFar,
+    /// A disk that is behind counts as current (I9).
+    BehindIsCurrent,
+    /// Changelogs lack deletions (I13).
+    ForgetDeletions,
+    /// A queue that is full counts as having taken the record (I1).
+    FullQueueTakes,
+    /// Repartition topics are purged before the commit (I11).
+    PurgeBeforeCommit,
+    /// Inputs are read uncommitted (I1).
+    ReadUncommitted,
+    /// A group that does not answer has no offsets (I14).
+    NoAnswerIsNoOffsets,
+}
+
+impl Bug {
+    /// All of them.
+    pub const ALL: [Bug; 22] = [
+        Bug::SentIsConfirmed,
+        Bug::ApplyBeforeCommit,
+        Bug::ForgetOtherInputs,
+        Bug::FreshMetadata,
+        Bug::StaleGeneration,
+        Bug::NoAnswerIsSuccess,
+        Bug::TrustTheDisk,
+        Bug::ReadBeforeInit,
+        Bug::IgnorePendingOffsets,
+        Bug::LoseWithoutRollBack,
+        Bug::GiveUpBeforeClosing,
+        Bug::KeepTransaction,
+        Bug::SkipDrain,
+        Bug::RestoreToStableOffset,
+        Bug::RestoreUncommitted,
+        Bug::ChangelogTooFar,
+        Bug::BehindIsCurrent,
+        Bug::ForgetDeletions,
+        Bug::FullQueueTakes,
+        Bug::PurgeBeforeCommit,
+        Bug::ReadUncommitted,
+        Bug::NoAnswerIsNoOffsets,
+    ];
+}
+
+#[cfg(feature = "planted")]
+static PLANTED: std::sync::atomic::AtomicU8 = std::sync::atomic::AtomicU8::new(0);
+
+/// Plants a bug in this process, or none.
+#[cfg(feature = "planted")]
+pub fn plant(bug: Option<Bug>) {
+    let number = bug.map_or(0, |bug| bug as u8);
+    PLANTED.store(number, std::sync::atomic::Ordering::SeqCst);
+}
+
+#[cfg(feature = "planted")]
+pub(crate) fn planted(bug: Bug) -> bool {
+    PLANTED.load(std::sync::atomic::Ordering::Relaxed) == bug as u8
+}
+
+/// Whether the bug is planted.
+#[cfg(not(feature = "planted"))]
+#[inline(always)]
+pub(crate) const fn planted(_bug: Bug) -> bool {
+    false
+}
