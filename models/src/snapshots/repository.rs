@@ -1,0 +1,419 @@
+//! The repository of one task: files, manifests, and who refers to what.
+
+use tidegate::ids::Epoch;
+use tidegate::invariants::{
+    Invariant, nothing_referenced_is_deleted, objects_are_immutable, snapshot_is_committed_prefix,
+    starts_empty_only_if_told, trim_only_behind_verified,
+};
+
+use super::rules::Rules;
+use crate::checking::Broken;
+
+/// Attempts to write a snapshot, by all writers together. Each uploads one file of its own, so there are as many files.
+pub const ATTEMPTS: usize = 3;
+
+/// Epochs that are committed, at most.
+pub const EPOCHS: u8 = 2;
+
+/// An object in the store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct File {
+    /// What it holds: the rows that this epoch wrote.
+    content: u8,
+    /// RocksDB's number of it.
+    number: u8,
+    /// Whether its bytes are not what was written.
+    is_damaged: bool,
+    /// Whether nobody has referred to it for the grace.
+    is_old: bool,
+}
+
+/// How far an attempt is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Step {
+    /// The checkpoint is made; files are to be uploaded.
+    Begun,
+    /// All files are there.
+    Uploaded,
+    /// The manifest is there; whether it was verified.
+    Created(bool),
+    /// The manifest was removed by retention, or its writer died before it made one.
+    Over,
+}
+
+/// An attempt to write a snapshot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Attempt {
+    writer: u8,
+    epoch: u8,
+    own: u8,
+    shared: Option<u8>,
+    step: Step,
+}
+
+impl Attempt {
+    fn files(&self) -> impl Iterator<Item = u8> {
+        [Some(self.own), self.shared].into_iter().flatten()
+    }
+
+    fn is_retained(&self) -> bool {
+        matches!(self.step, Step::Created(_))
+    }
+
+    fn is_verified(&self) -> bool {
+        self.step == Step::Created(true)
+    }
+
+    fn is_under_way(&self) -> bool {
+        matches!(self.step, Step::Begun | Step::Uploaded)
+    }
+}
+
+/// How a task was opened from the repository.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Opened {
+    /// Not yet.
+    No,
+    /// With its state.
+    Restored,
+    /// Loudly not.
+    Refused,
+    /// Without its state.
+    Empty,
+}
+
+/// The store, the changelog behind it, and the processes that use them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct State {
+    /// The committed epoch.
+    pub committed: u8,
+    /// The changelog holds the epochs after this one.
+    pub trimmed: u8,
+    files: [Option<File>; ATTEMPTS],
+    attempts: [Option<Attempt>; ATTEMPTS],
+    /// The files of the savepoint, a bit each.
+    savepoint: Option<u8>,
+    /// The files that a reader has pinned.
+    reader: Option<u8>,
+    /// What the collector found to be deleted.
+    condemned: Option<u8>,
+    /// Whether an object may still be damaged, in an upload or in the store.
+    pub may_damage: bool,
+    /// Whether something that was whole was damaged.
+    pub was_damaged: bool,
+    /// How the task was opened.
+    pub opened: Opened,
+    /// Invariants that a step broke.
+    pub broken: Broken,
+}
+
+fn bits(files: impl Iterator<Item = u8>) -> u8 {
+    files.fold(0, |bits, file| bits | 1 << file)
+}
+
+impl State {
+    /// Nothing is committed, nothing is stored.
+    pub fn new() -> Self {
+        Self {
+            committed: 0,
+            trimmed: 0,
+            files: [None; ATTEMPTS],
+            attempts: [None; ATTEMPTS],
+            savepoint: None,
+            reader: None,
+            condemned: None,
+            may_damage: true,
+            was_damaged: false,
+            opened: Opened::No,
+            broken: Broken::default(),
+        }
+    }
+
+    fn attempts(&self) -> impl Iterator<Item = &Attempt> {
+        self.attempts.iter().flatten()
+    }
+
+    fn under_way(&mut self, writer: u8) -> Option<&mut Attempt> {
+        let mut attempts = self.attempts.iter_mut().flatten();
+        attempts.find(|attempt| attempt.writer == writer && attempt.is_under_way())
+    }
+
+    /// The newest manifest that is there, by epoch and attempt.
+    fn newest(&self) -> Option<usize> {
+        let manifest = |at: &usize| self.attempts[*at].is_some_and(|attempt| attempt.is_retained());
+        (0..ATTEMPTS)
+            .filter(manifest)
+            .max_by_key(|at| (self.attempts[*at].map(|attempt| attempt.epoch), *at))
+    }
+
+    /// Whether what a manifest refers to is there and is what it was.
+    fn is_whole(&self, attempt: &Attempt) -> bool {
+        let is_good = |file: u8| self.files[usize::from(file)].is_some_and(|file| !file.is_damaged);
+        let own = self.files[usize::from(attempt.own)];
+        attempt.files().all(is_good) && own.is_some_and(|own| own.content == attempt.epoch)
+    }
+
+    /// All that must stay.
+    fn referenced(&self) -> u8 {
+        let manifests = self.attempts().filter(|attempt| attempt.is_retained());
+        bits(manifests.flat_map(Attempt::files)) | self.savepoint.unwrap_or(0) | self.reader.unwrap_or(0)
+    }
+
+    /// Whether every file of every manifest is there.
+    pub fn has_no_dangling_manifest(&self) -> bool {
+        let is_there = |file: u8| self.files[usize::from(file)].is_some();
+        let mut manifests = self.attempts().filter(|attempt| attempt.is_retained());
+        manifests.all(|attempt| attempt.files().all(is_there))
+    }
+
+    /// Whether the state can be restored: from the changelog alone, or from a snapshot and what the changelog has behind it.
+    pub fn has_restore_point(&self) -> bool {
+        let reaches = |attempt: &Attempt| attempt.is_retained() && attempt.epoch >= self.trimmed;
+        self.trimmed == 0
+            || self
+                .attempts()
+                .any(|attempt| reaches(attempt) && self.is_whole(attempt))
+    }
+
+    /// Whether no step broke `invariant`.
+    pub fn keeps(&self, invariant: Invariant) -> bool {
+        self.broken.keeps(invariant)
+    }
+
+    /// A writer begins an attempt. It shares the newest file that a retained manifest refers to, and that alone.
+    pub fn begin(&mut self, writer: u8) {
+        let is_busy = self.under_way(writer).is_some();
+        let Some(at) = self.attempts.iter().position(Option::is_none).filter(|_| !is_busy) else {
+            return;
+        };
+        let parent = self.newest().and_then(|parent| self.attempts[parent]);
+        let shared = parent
+            .filter(|parent| parent.epoch < self.committed)
+            .map(|parent| parent.own);
+        self.attempts[at] = Some(Attempt {
+            writer,
+            epoch: self.committed,
+            own: at as u8,
+            shared,
+            step: Step::Begun,
+        });
+    }
+
+    /// A writer uploads its file, by create-if-absent.
+    pub fn upload(&mut self, writer: u8, is_damaged: bool, rules: &Rules) {
+        let earlier = self.attempts().filter(|attempt| attempt.writer == writer).count() as u8;
+        let Some(attempt) = self.under_way(writer).filter(|attempt| attempt.step == Step::Begun) else {
+            return;
+        };
+        let file = File {
+            content: attempt.epoch,
+            number: earlier,
+            is_damaged,
+            is_old: false,
+        };
+        let at = attempt.own;
+        attempt.step = Step::Uploaded;
+        let has_name = |stored: &Option<File>| {
+            stored.is_some_and(|stored| match rules {
+                Rules {
+                    names_say_the_content: false,
+                    ..
+                } => stored.number == file.number,
+                Rules {
+                    names_say_the_attempt: false,
+                    ..
+                } => stored.content == file.content,
+                _ => false,
+            })
+        };
+        let Some(stored) = self.files.iter().position(has_name) else {
+            self.files[usize::from(at)] = Some(file);
+            self.may_damage &= !is_damaged;
+            return;
+        };
+        if let Some(attempt) = self.under_way(writer) {
+            attempt.own = stored as u8;
+        }
+        let content = self.files[stored].map(|stored| u64::from(stored.content));
+        let outcome = objects_are_immutable(&file.number, content, u64::from(file.content));
+        self.broken.note(outcome);
+    }
+
+    /// A writer makes its manifest.
+    pub fn create(&mut self, writer: u8) {
+        let Some(attempt) = self.under_way(writer).filter(|attempt| attempt.step == Step::Uploaded) else {
+            return;
+        };
+        attempt.step = Step::Created(false);
+        for file in attempt.files().collect::<Vec<_>>() {
+            if let Some(file) = &mut self.files[usize::from(file)] {
+                file.is_old = false;
+            }
+        }
+    }
+
+    /// A writer dies, or gives up within the grace.
+    pub fn give_up(&mut self, writer: u8) {
+        if let Some(attempt) = self.under_way(writer) {
+            attempt.step = Step::Over;
+        }
+    }
+
+    /// A manifest and all it refers to are read back and compared.
+    pub fn verify(&mut self, at: usize) {
+        if let Some(attempt) = self.attempts[at].filter(|attempt| attempt.is_retained() && self.is_whole(attempt)) {
+            let digest = |at: u8| self.files[usize::from(at)].map_or(0, |file| u64::from(file.content));
+            let cut = Epoch(u64::from(attempt.epoch));
+            self.broken
+                .note(snapshot_is_committed_prefix(cut, digest(attempt.own), cut.0));
+            self.attempts[at] = Some(Attempt {
+                step: Step::Created(true),
+                ..attempt
+            });
+        }
+    }
+
+    /// Retention removes a manifest behind a newer one.
+    pub fn retire(&mut self, at: usize, rules: &Rules) {
+        let order = |at: usize| (self.attempts[at].map(|attempt| attempt.epoch), at);
+        let counts = |attempt: Attempt| match rules.retires_behind_verified {
+            true => attempt.is_verified(),
+            false => attempt.is_retained(),
+        };
+        let is_newer = |other: &usize| order(*other) > order(at) && self.attempts[*other].is_some_and(counts);
+        let has_newer = (0..ATTEMPTS).any(|other| is_newer(&other));
+        let Some(attempt) = self.attempts[at].filter(|attempt| attempt.is_retained() && has_newer) else {
+            return;
+        };
+        self.attempts[at] = Some(Attempt {
+            step: Step::Over,
+            ..attempt
+        });
+    }
+
+    /// The user makes a savepoint of a verified snapshot.
+    pub fn save(&mut self, at: usize) {
+        let manifest = self.attempts[at].filter(|attempt| attempt.is_verified() && self.savepoint.is_none());
+        self.savepoint = manifest.map(|attempt| bits(attempt.files())).or(self.savepoint);
+    }
+
+    /// A reader pins a verified snapshot, and reads it for as long as it takes.
+    pub fn read(&mut self, at: usize) {
+        let manifest = self.attempts[at].filter(|attempt| attempt.is_verified() && self.reader.is_none());
+        self.reader = manifest.map(|attempt| bits(attempt.files())).or(self.reader);
+    }
+
+    /// The reader is done.
+    pub fn end_read(&mut self) {
+        self.reader = None;
+    }
+
+    /// The grace of a file is over that nobody refers to. No attempt that uses it lasts as long.
+    pub fn age(&mut self, at: usize, rules: &Rules) {
+        let in_use = bits(
+            self.attempts()
+                .filter(|attempt| attempt.is_under_way())
+                .flat_map(Attempt::files),
+        );
+        let is_used = rules.waits_for_the_grace && in_use & (1 << at) != 0;
+        if self.referenced() & (1 << at) == 0
+            && !is_used
+            && let Some(file) = &mut self.files[at]
+        {
+            file.is_old = true;
+        }
+    }
+
+    /// The collector lists the repository.
+    pub fn list(&mut self, rules: &Rules) {
+        let newest = self.newest().and_then(|at| self.attempts[at]);
+        let mut kept = match rules.looks_at_all_manifests {
+            true => bits(
+                self.attempts()
+                    .filter(|attempt| attempt.is_retained())
+                    .flat_map(Attempt::files),
+            ),
+            false => newest.map_or(0, |attempt| bits(attempt.files())),
+        };
+        if rules.keeps_savepoints {
+            kept |= self.savepoint.unwrap_or(0);
+        }
+        if rules.keeps_what_is_read {
+            kept |= self.reader.unwrap_or(0);
+        }
+        // What somebody refers to is never old; whether it is, the collector sees only as far as it looks.
+        let is_old =
+            |at: &u8| self.files[usize::from(*at)].is_some_and(|file| file.is_old) || kept_by_mistake(self, *at, kept);
+        let condemned = bits((0..ATTEMPTS as u8).filter(|at| kept & (1 << at) == 0).filter(is_old));
+        self.condemned = (condemned != 0).then_some(condemned);
+    }
+
+    /// The collector deletes what it found.
+    pub fn delete(&mut self) {
+        let Some(condemned) = self.condemned.take() else { return };
+        let referenced = self.referenced();
+        let names: [u8; ATTEMPTS] = std::array::from_fn(|at| at as u8);
+        for at in names.into_iter().filter(|at| condemned & (1 << at) != 0) {
+            let mut kept = names;
+            kept.sort_by_key(|name| referenced & (1 << name) == 0);
+            let kept = &kept[..referenced.count_ones() as usize];
+            self.broken.note(nothing_referenced_is_deleted(&at, kept));
+            self.files[usize::from(at)] = None;
+        }
+    }
+
+    /// The changelog is trimmed up to a snapshot.
+    pub fn trim(&mut self, rules: &Rules) {
+        let oldest = |counts: fn(&Attempt) -> bool| {
+            let attempts = self.attempts().filter(|attempt| counts(attempt));
+            attempts.map(|attempt| attempt.epoch).min()
+        };
+        let oldest_verified = oldest(Attempt::is_verified);
+        let to = match rules.trims_behind_verified {
+            true => oldest_verified,
+            false => oldest(Attempt::is_retained),
+        };
+        let Some(to) = to.filter(|to| *to > self.trimmed) else {
+            return;
+        };
+        self.broken
+            .note(trim_only_behind_verified(i64::from(to), oldest_verified.map(i64::from)));
+        self.trimmed = to;
+    }
+
+    /// An object loses its bytes.
+    pub fn damage(&mut self, at: usize) {
+        if let Some(file) = self.files[at].as_mut().filter(|file| !file.is_damaged) {
+            file.is_damaged = true;
+            self.may_damage = false;
+            self.was_damaged = true;
+        }
+    }
+
+    /// A task is opened from the repository on a new host.
+    pub fn open(&mut self, rules: &Rules) {
+        self.opened = match (self.has_restore_point(), rules.refuses_to_start_empty) {
+            (true, _) => Opened::Restored,
+            (false, true) => Opened::Refused,
+            (false, false) => Opened::Empty,
+        };
+        let is_empty = self.opened == Opened::Empty;
+        self.broken
+            .note(starts_empty_only_if_told(is_empty, self.committed > 0, false));
+    }
+
+    /// Whether the collector has found something.
+    pub fn has_condemned(&self) -> bool {
+        self.condemned.is_some()
+    }
+
+    /// Whether somebody reads.
+    pub fn is_read(&self) -> bool {
+        self.reader.is_some()
+    }
+}
+
+/// A collector that does not look at all references takes what only those refer to for long forgotten.
+fn kept_by_mistake(state: &State, at: u8, kept: u8) -> bool {
+    state.files[usize::from(at)].is_some() && state.referenced() & !kept & (1 << at) != 0
+}
