@@ -1,11 +1,11 @@
 //! Runs of the checker: over the whole state space, or until a violation is found.
 
 use std::collections::hash_map::{DefaultHasher, Entry};
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::fmt::Debug;
 use std::hash::{Hash, Hasher};
 
-use stateright::{Checker, HasDiscoveries, Model};
+use stateright::{Checker, HasDiscoveries, Model, Property};
 use tidegate::invariants::{Invariant, Violation};
 
 /// A model of a protocol: what the checker needs, and what makes a run of it meaningful.
@@ -78,33 +78,52 @@ where
     Ok(figures)
 }
 
-/// Runs until every property in `expected` is violated. Answers the steps of the shortest counterexample of each.
+/// One property of a model. With several, stateright 0.31 replaces the first counterexample by later and longer ones.
+struct Single<M: Protocol> {
+    model: M,
+    property: Property<M>,
+}
+
+impl<M: Protocol> Model for Single<M> {
+    type State = M::State;
+    type Action = M::Action;
+
+    fn init_states(&self) -> Vec<M::State> {
+        self.model.init_states()
+    }
+
+    fn actions(&self, state: &M::State, actions: &mut Vec<M::Action>) {
+        self.model.actions(state, actions);
+    }
+
+    fn next_state(&self, last: &M::State, action: M::Action) -> Option<M::State> {
+        self.model.next_state(last, action)
+    }
+
+    fn properties(&self) -> Vec<Property<Self>> {
+        let condition = |single: &Self, state: &M::State| (single.property.condition)(&single.model, state);
+        vec![Property::always(self.property.name, condition)]
+    }
+}
+
+/// The steps of the shortest counterexample of one property.
 ///
 /// # Errors
-/// The first of the properties that holds in all states.
-pub fn find_violations<M>(model: M, expected: &[&'static str]) -> Result<BTreeMap<&'static str, Vec<String>>, String>
+/// That the property holds in all states.
+pub fn find_violation<M>(model: M, name: &'static str) -> Result<Vec<String>, String>
 where
     M: Protocol + Send + Sync + 'static,
     M::State: 'static,
-    M::Action: Clone + Debug + PartialEq,
+    M::Action: Clone + Debug + PartialEq + 'static,
 {
-    let names: BTreeSet<&'static str> = expected.iter().copied().collect();
-    let checker = model
-        .checker()
-        .finish_when(HasDiscoveries::AllOf(names))
-        .spawn_bfs()
-        .join();
-    let mut found = BTreeMap::new();
-    for (name, path) in checker.discoveries() {
-        if expected.contains(&name) {
-            let actions = path.into_actions();
-            found.insert(name, actions.iter().map(|action| format!("{action:?}")).collect());
-        }
-    }
-    match expected.iter().find(|name| !found.contains_key(*name)) {
-        None => Ok(found),
-        Some(name) => Err(format!("{name:?} holds in all {} states", checker.unique_state_count())),
-    }
+    let property = model.property(name);
+    let checker = Single { model, property }.checker().spawn_bfs().join();
+    let states = checker.unique_state_count();
+    let path = checker
+        .discovery(name)
+        .ok_or_else(|| format!("{name:?} holds in all {states} states"))?;
+    let actions = path.into_actions();
+    Ok(actions.iter().map(|action| format!("{action:?}")).collect())
 }
 
 /// How a state was reached first.

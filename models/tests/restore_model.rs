@@ -1,6 +1,6 @@
 //! Restoring from a changelog: the protocol over all states, and what goes wrong without each of its rules.
 
-use tidegate_models::checking::{check_everything, find_violations};
+use tidegate_models::checking::{check_everything, find_violation};
 use tidegate_models::restore::properties::{ENDS, I8, STATE};
 use tidegate_models::restore::{Model, Rules};
 
@@ -8,8 +8,8 @@ use tidegate_models::restore::{Model, Rules};
 fn violates(switch: fn(&mut Rules) -> &mut bool, expected: &[&'static str]) {
     let mut rules = Rules::ALL;
     *switch(&mut rules) = false;
-    let found = find_violations(Model { rules }, expected).unwrap_or_else(|holds| panic!("{holds}"));
-    for (property, steps) in found {
+    for property in expected {
+        let steps = find_violation(Model { rules }, property).unwrap_or_else(|holds| panic!("{holds}"));
         println!("{property}, {} steps:\n{}", steps.len(), steps.join("\n"));
     }
 }

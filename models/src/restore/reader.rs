@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use tidegate::durability::{Decision, Pointer, decide};
 use tidegate::ids::{Epoch, Lineage};
-use tidegate::invariants::{disk_is_committed_prefix, restore_is_complete};
+use tidegate::invariants::restore_is_complete;
 use tidegate::state::StateMeta;
 
 use super::log::{Entry, KEYS, Log};
@@ -175,10 +175,6 @@ impl Model {
         state.broken.note(restore_is_complete(position, high));
         state.disk.offset = reader.position;
         state.disk.epoch = state.log.epoch;
-        let (disk, committed) = (u64::from(state.disk.epoch), u64::from(state.log.epoch));
-        state
-            .broken
-            .note(disk_is_committed_prefix(Epoch(disk), Epoch(committed)));
         state.phase = Phase::Done;
     }
 }

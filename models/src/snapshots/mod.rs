@@ -130,7 +130,7 @@ impl stateright::Model for Model {
             Action::UploadTorn(writer) => next.upload(writer, true, rules),
             Action::Create(writer) => next.create(writer),
             Action::GiveUp(writer) => next.give_up(writer),
-            Action::Verify(at) => next.verify(at),
+            Action::Verify(at) => next.verify(at, rules),
             Action::Retire(at) => next.retire(at, rules),
             Action::Save(at) => next.save(at),
             Action::Read(at) => next.read(at),

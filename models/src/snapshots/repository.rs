@@ -260,17 +260,29 @@ impl State {
     }
 
     /// A manifest and all it refers to are read back and compared.
-    pub fn verify(&mut self, at: usize) {
-        if let Some(attempt) = self.attempts[at].filter(|attempt| attempt.is_retained() && self.is_whole(attempt)) {
-            let digest = |at: u8| self.files[usize::from(at)].map_or(0, |file| u64::from(file.content));
-            let cut = Epoch(u64::from(attempt.epoch));
-            self.broken
-                .note(snapshot_is_committed_prefix(cut, digest(attempt.own), cut.0));
-            self.attempts[at] = Some(Attempt {
-                step: Step::Created(true),
-                ..attempt
-            });
+    pub fn verify(&mut self, at: usize, rules: &Rules) {
+        let Some(attempt) = self.attempts[at].filter(Attempt::is_retained) else {
+            return;
+        };
+        let file = |file: u8| self.files[usize::from(file)];
+        let passes = match rules.compares_checksums {
+            true => self.is_whole(&attempt),
+            false => attempt.files().all(|name| file(name).is_some()),
+        };
+        if !passes {
+            return;
         }
+        let is_damaged = |name: u8| file(name).is_some_and(|file| file.is_damaged);
+        let digest = match attempt.files().any(is_damaged) {
+            true => u64::MAX,
+            false => file(attempt.own).map_or(0, |file| u64::from(file.content)),
+        };
+        let cut = Epoch(u64::from(attempt.epoch));
+        self.broken.note(snapshot_is_committed_prefix(cut, digest, cut.0));
+        self.attempts[at] = Some(Attempt {
+            step: Step::Created(true),
+            ..attempt
+        });
     }
 
     /// Retention removes a manifest behind a newer one.
@@ -308,7 +320,27 @@ impl State {
         self.reader = None;
     }
 
-    /// The grace of a file is over that nobody refers to. No attempt that uses it lasts as long.
+    /// What the collector sees somebody refer to.
+    fn seen_by_collector(&self, rules: &Rules) -> u8 {
+        let newest = self.newest().and_then(|at| self.attempts[at]);
+        let mut seen = match rules.looks_at_all_manifests {
+            true => bits(
+                self.attempts()
+                    .filter(|attempt| attempt.is_retained())
+                    .flat_map(Attempt::files),
+            ),
+            false => newest.map_or(0, |attempt| bits(attempt.files())),
+        };
+        if rules.keeps_savepoints {
+            seen |= self.savepoint.unwrap_or(0);
+        }
+        if rules.keeps_what_is_read {
+            seen |= self.reader.unwrap_or(0);
+        }
+        seen
+    }
+
+    /// The grace of a file is over to which the collector saw nobody refer. No attempt that uses it lasts as long.
     pub fn age(&mut self, at: usize, rules: &Rules) {
         let in_use = bits(
             self.attempts()
@@ -316,7 +348,7 @@ impl State {
                 .flat_map(Attempt::files),
         );
         let is_used = rules.waits_for_the_grace && in_use & (1 << at) != 0;
-        if self.referenced() & (1 << at) == 0
+        if self.seen_by_collector(rules) & (1 << at) == 0
             && !is_used
             && let Some(file) = &mut self.files[at]
         {
@@ -326,25 +358,9 @@ impl State {
 
     /// The collector lists the repository.
     pub fn list(&mut self, rules: &Rules) {
-        let newest = self.newest().and_then(|at| self.attempts[at]);
-        let mut kept = match rules.looks_at_all_manifests {
-            true => bits(
-                self.attempts()
-                    .filter(|attempt| attempt.is_retained())
-                    .flat_map(Attempt::files),
-            ),
-            false => newest.map_or(0, |attempt| bits(attempt.files())),
-        };
-        if rules.keeps_savepoints {
-            kept |= self.savepoint.unwrap_or(0);
-        }
-        if rules.keeps_what_is_read {
-            kept |= self.reader.unwrap_or(0);
-        }
-        // What somebody refers to is never old; whether it is, the collector sees only as far as it looks.
-        let is_old =
-            |at: &u8| self.files[usize::from(*at)].is_some_and(|file| file.is_old) || kept_by_mistake(self, *at, kept);
-        let condemned = bits((0..ATTEMPTS as u8).filter(|at| kept & (1 << at) == 0).filter(is_old));
+        let seen = self.seen_by_collector(rules);
+        let is_old = |at: &u8| self.files[usize::from(*at)].is_some_and(|file| file.is_old);
+        let condemned = bits((0..ATTEMPTS as u8).filter(|at| seen & (1 << at) == 0).filter(is_old));
         self.condemned = (condemned != 0).then_some(condemned);
     }
 
@@ -411,9 +427,4 @@ impl State {
     pub fn is_read(&self) -> bool {
         self.reader.is_some()
     }
-}
-
-/// A collector that does not look at all references takes what only those refer to for long forgotten.
-fn kept_by_mistake(state: &State, at: u8, kept: u8) -> bool {
-    state.files[usize::from(at)].is_some() && state.referenced() & !kept & (1 << at) != 0
 }

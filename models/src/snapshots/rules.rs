@@ -16,6 +16,8 @@ pub struct Rules {
     pub keeps_savepoints: bool,
     /// I11: collection keeps what a restoring reader refers to.
     pub keeps_what_is_read: bool,
+    /// I13: verifying reads all files and compares checksums. Off: it looks whether they are there.
+    pub compares_checksums: bool,
     /// I11: a manifest is retired only behind a newer one that is verified. Off: behind any newer one.
     pub retires_behind_verified: bool,
     /// I12: the changelog is trimmed only behind a verified snapshot. Off: behind any.
@@ -33,6 +35,7 @@ impl Rules {
         looks_at_all_manifests: true,
         keeps_savepoints: true,
         keeps_what_is_read: true,
+        compares_checksums: true,
         retires_behind_verified: true,
         trims_behind_verified: true,
         refuses_to_start_empty: true,
