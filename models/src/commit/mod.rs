@@ -4,8 +4,10 @@
 //! thread of a commit, the brokers. Names of functions are those of the engine where there is one.
 
 mod group;
+mod normal_form;
 mod rules;
 mod state;
+mod transactions;
 mod worker;
 
 use stateright::Property;

@@ -3,6 +3,7 @@
 //!
 //! Time is not modelled, only what the grace promises: whatever an attempt under way uses does not come of age.
 
+mod collector;
 mod repository;
 mod rules;
 
@@ -81,7 +82,7 @@ impl stateright::Model for Model {
     type Action = Action;
 
     fn init_states(&self) -> Vec<State> {
-        vec![State::new()]
+        vec![State::empty()]
     }
 
     fn actions(&self, state: &State, actions: &mut Vec<Action>) {

@@ -1,10 +1,7 @@
 //! The repository of one task: files, manifests, and who refers to what.
 
 use tidegate::ids::Epoch;
-use tidegate::invariants::{
-    Invariant, nothing_referenced_is_deleted, objects_are_immutable, snapshot_is_committed_prefix,
-    starts_empty_only_if_told, trim_only_behind_verified,
-};
+use tidegate::invariants::{Invariant, objects_are_immutable, snapshot_is_committed_prefix, starts_empty_only_if_told};
 
 use super::rules::Rules;
 use crate::checking::Broken;
@@ -25,7 +22,7 @@ pub struct File {
     /// Whether its bytes are not what was written.
     is_damaged: bool,
     /// Whether nobody has referred to it for the grace.
-    is_old: bool,
+    pub(super) is_old: bool,
 }
 
 /// How far an attempt is.
@@ -44,27 +41,27 @@ pub enum Step {
 /// An attempt to write a snapshot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Attempt {
-    writer: u8,
-    epoch: u8,
-    own: u8,
-    shared: Option<u8>,
-    step: Step,
+    pub(super) writer: u8,
+    pub(super) epoch: u8,
+    pub(super) own: u8,
+    pub(super) shared: Option<u8>,
+    pub(super) step: Step,
 }
 
 impl Attempt {
-    fn files(&self) -> impl Iterator<Item = u8> {
+    pub(super) fn files(&self) -> impl Iterator<Item = u8> {
         [Some(self.own), self.shared].into_iter().flatten()
     }
 
-    fn is_retained(&self) -> bool {
+    pub(super) fn is_retained(&self) -> bool {
         matches!(self.step, Step::Created(_))
     }
 
-    fn is_verified(&self) -> bool {
+    pub(super) fn is_verified(&self) -> bool {
         self.step == Step::Created(true)
     }
 
-    fn is_under_way(&self) -> bool {
+    pub(super) fn is_under_way(&self) -> bool {
         matches!(self.step, Step::Begun | Step::Uploaded)
     }
 }
@@ -89,14 +86,14 @@ pub struct State {
     pub committed: u8,
     /// The changelog holds the epochs after this one.
     pub trimmed: u8,
-    files: [Option<File>; ATTEMPTS],
-    attempts: [Option<Attempt>; ATTEMPTS],
+    pub(super) files: [Option<File>; ATTEMPTS],
+    pub(super) attempts: [Option<Attempt>; ATTEMPTS],
     /// The files of the savepoint, a bit each.
-    savepoint: Option<u8>,
+    pub(super) savepoint: Option<u8>,
     /// The files that a reader has pinned.
-    reader: Option<u8>,
+    pub(super) reader: Option<u8>,
     /// What the collector found to be deleted.
-    condemned: Option<u8>,
+    pub(super) condemned: Option<u8>,
     /// Whether an object may still be damaged, in an upload or in the store.
     pub may_damage: bool,
     /// Whether something that was whole was damaged.
@@ -107,13 +104,13 @@ pub struct State {
     pub broken: Broken,
 }
 
-fn bits(files: impl Iterator<Item = u8>) -> u8 {
+pub(super) fn bits(files: impl Iterator<Item = u8>) -> u8 {
     files.fold(0, |bits, file| bits | 1 << file)
 }
 
 impl State {
     /// Nothing is committed, nothing is stored.
-    pub fn new() -> Self {
+    pub fn empty() -> Self {
         Self {
             committed: 0,
             trimmed: 0,
@@ -129,7 +126,7 @@ impl State {
         }
     }
 
-    fn attempts(&self) -> impl Iterator<Item = &Attempt> {
+    pub(super) fn attempts(&self) -> impl Iterator<Item = &Attempt> {
         self.attempts.iter().flatten()
     }
 
@@ -139,7 +136,7 @@ impl State {
     }
 
     /// The newest manifest that is there, by epoch and attempt.
-    fn newest(&self) -> Option<usize> {
+    pub(super) fn newest(&self) -> Option<usize> {
         let manifest = |at: &usize| self.attempts[*at].is_some_and(|attempt| attempt.is_retained());
         (0..ATTEMPTS)
             .filter(manifest)
@@ -154,7 +151,7 @@ impl State {
     }
 
     /// All that must stay.
-    fn referenced(&self) -> u8 {
+    pub(super) fn referenced(&self) -> u8 {
         let manifests = self.attempts().filter(|attempt| attempt.is_retained());
         bits(manifests.flat_map(Attempt::files)) | self.savepoint.unwrap_or(0) | self.reader.unwrap_or(0)
     }
@@ -285,24 +282,6 @@ impl State {
         });
     }
 
-    /// Retention removes a manifest behind a newer one.
-    pub fn retire(&mut self, at: usize, rules: &Rules) {
-        let order = |at: usize| (self.attempts[at].map(|attempt| attempt.epoch), at);
-        let counts = |attempt: Attempt| match rules.retires_behind_verified {
-            true => attempt.is_verified(),
-            false => attempt.is_retained(),
-        };
-        let is_newer = |other: &usize| order(*other) > order(at) && self.attempts[*other].is_some_and(counts);
-        let has_newer = (0..ATTEMPTS).any(|other| is_newer(&other));
-        let Some(attempt) = self.attempts[at].filter(|attempt| attempt.is_retained() && has_newer) else {
-            return;
-        };
-        self.attempts[at] = Some(Attempt {
-            step: Step::Over,
-            ..attempt
-        });
-    }
-
     /// The user makes a savepoint of a verified snapshot.
     pub fn save(&mut self, at: usize) {
         let manifest = self.attempts[at].filter(|attempt| attempt.is_verified() && self.savepoint.is_none());
@@ -318,83 +297,6 @@ impl State {
     /// The reader is done.
     pub fn end_read(&mut self) {
         self.reader = None;
-    }
-
-    /// What the collector sees somebody refer to.
-    fn seen_by_collector(&self, rules: &Rules) -> u8 {
-        let newest = self.newest().and_then(|at| self.attempts[at]);
-        let mut seen = match rules.looks_at_all_manifests {
-            true => bits(
-                self.attempts()
-                    .filter(|attempt| attempt.is_retained())
-                    .flat_map(Attempt::files),
-            ),
-            false => newest.map_or(0, |attempt| bits(attempt.files())),
-        };
-        if rules.keeps_savepoints {
-            seen |= self.savepoint.unwrap_or(0);
-        }
-        if rules.keeps_what_is_read {
-            seen |= self.reader.unwrap_or(0);
-        }
-        seen
-    }
-
-    /// The grace of a file is over to which the collector saw nobody refer. No attempt that uses it lasts as long.
-    pub fn age(&mut self, at: usize, rules: &Rules) {
-        let in_use = bits(
-            self.attempts()
-                .filter(|attempt| attempt.is_under_way())
-                .flat_map(Attempt::files),
-        );
-        let is_used = rules.waits_for_the_grace && in_use & (1 << at) != 0;
-        if self.seen_by_collector(rules) & (1 << at) == 0
-            && !is_used
-            && let Some(file) = &mut self.files[at]
-        {
-            file.is_old = true;
-        }
-    }
-
-    /// The collector lists the repository.
-    pub fn list(&mut self, rules: &Rules) {
-        let seen = self.seen_by_collector(rules);
-        let is_old = |at: &u8| self.files[usize::from(*at)].is_some_and(|file| file.is_old);
-        let condemned = bits((0..ATTEMPTS as u8).filter(|at| seen & (1 << at) == 0).filter(is_old));
-        self.condemned = (condemned != 0).then_some(condemned);
-    }
-
-    /// The collector deletes what it found.
-    pub fn delete(&mut self) {
-        let Some(condemned) = self.condemned.take() else { return };
-        let referenced = self.referenced();
-        let names: [u8; ATTEMPTS] = std::array::from_fn(|at| at as u8);
-        for at in names.into_iter().filter(|at| condemned & (1 << at) != 0) {
-            let mut kept = names;
-            kept.sort_by_key(|name| referenced & (1 << name) == 0);
-            let kept = &kept[..referenced.count_ones() as usize];
-            self.broken.note(nothing_referenced_is_deleted(&at, kept));
-            self.files[usize::from(at)] = None;
-        }
-    }
-
-    /// The changelog is trimmed up to a snapshot.
-    pub fn trim(&mut self, rules: &Rules) {
-        let oldest = |counts: fn(&Attempt) -> bool| {
-            let attempts = self.attempts().filter(|attempt| counts(attempt));
-            attempts.map(|attempt| attempt.epoch).min()
-        };
-        let oldest_verified = oldest(Attempt::is_verified);
-        let to = match rules.trims_behind_verified {
-            true => oldest_verified,
-            false => oldest(Attempt::is_retained),
-        };
-        let Some(to) = to.filter(|to| *to > self.trimmed) else {
-            return;
-        };
-        self.broken
-            .note(trim_only_behind_verified(i64::from(to), oldest_verified.map(i64::from)));
-        self.trimmed = to;
     }
 
     /// An object loses its bytes.
