@@ -280,6 +280,35 @@ impl stateright::Model for Model {
             Property::always(properties::I6, |_, state: &State| state.keeps(Invariant::I6)),
             Property::always(properties::I7, |_, state: &State| state.keeps(Invariant::I7)),
             Property::always(properties::I9, |_, state: &State| state.keeps(Invariant::I9)),
+            Property::sometimes("two instances process the task", |_, state: &State| {
+                state
+                    .instances
+                    .iter()
+                    .all(|instance| matches!(instance.stage, Stage::Running(_)))
+            }),
+            Property::sometimes(
+                "offsets are pending in a commit that nobody waits for",
+                |_, state: &State| {
+                    let commits = state.instances.iter().filter_map(|instance| instance.commit);
+                    commits
+                        .into_iter()
+                        .any(|commit| commit.abandoned && commit.step == Step::End)
+                },
+            ),
+            Property::sometimes("outputs are parked behind a commit", |_, state: &State| {
+                let parks = |run: state::Run| run.sealed.is_some_and(|sealed| run.position > sealed);
+                state
+                    .instances
+                    .iter()
+                    .any(|instance| matches!(instance.stage, Stage::Running(run) if parks(run)))
+            }),
+            Property::sometimes("the client knows more than the worker", |_, state: &State| {
+                let lags = |instance: &state::Instance| instance.captured != instance.view;
+                state
+                    .instances
+                    .iter()
+                    .any(|instance| matches!(instance.stage, Stage::Running(_)) && lags(instance))
+            }),
         ]
     }
 }

@@ -178,6 +178,13 @@ impl stateright::Model for Model {
                 _ => true,
             }),
             Property::always(properties::I8, |_, state: &State| state.broken.keeps(Invariant::I8)),
+            Property::sometimes("a restore waits for an orphan", |_, state: &State| match &state.phase {
+                Phase::Reading(reader) => {
+                    reader.position == state.log.last_stable() && reader.position < reader.high_watermark
+                }
+                _ => false,
+            }),
+            Property::sometimes("a restore is refused", |_, state: &State| state.phase == Phase::Refused),
         ]
     }
 }

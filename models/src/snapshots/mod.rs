@@ -158,6 +158,10 @@ impl stateright::Model for Model {
             Property::always(properties::I12, |_, state: &State| state.keeps(Invariant::I12)),
             Property::always(properties::I13, |_, state: &State| state.keeps(Invariant::I13)),
             Property::always(properties::I14, |_, state: &State| state.keeps(Invariant::I14)),
+            Property::sometimes("a task is restored from a snapshot alone", |_, state: &State| {
+                state.opened == Opened::Restored && state.trimmed == state.committed
+            }),
+            Property::sometimes("a task is refused", |_, state: &State| state.opened == Opened::Refused),
         ]
     }
 }
