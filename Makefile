@@ -53,6 +53,10 @@ simulate: setup-build ## the engine under crashes and pauses that a seed decides
 	$(call build,simulate)
 	$(call run,simulate) $(call options,SEEDS FROM)
 
+.PHONY: models
+models: setup-build ## the protocols in every order of steps, and a counterexample for each rule that is left out
+	cargo test --locked --workspace --test commit_model --test restore_model --test snapshots_model -- --nocapture
+
 .PHONY: flights-check
 flights-check: containers ## a year of flights against an independent evaluator; DATA COMMIT WORKERS PARTITIONS GRACE OUT
 	$(call build,flights-check) --bin tidegate

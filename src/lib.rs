@@ -133,6 +133,7 @@ pub mod durability;
 pub mod errors;
 pub mod ids;
 pub mod instance;
+pub mod invariants;
 pub mod log;
 pub mod membership;
 pub mod metrics;

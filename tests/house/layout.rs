@@ -13,6 +13,7 @@ use crate::sources::{root, rust_files};
 const FLOORS: [&[&str]; 8] = [
     &[
         "ids",
+        "invariants",
         "time",
         "errors",
         "metrics",
