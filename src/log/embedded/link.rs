@@ -65,7 +65,9 @@ impl Shared {
     }
 
     fn handle<R: Request>(&self, state: &mut State, request: R) -> Result<R::Answer, BrokerError> {
-        let answer = state.broker.handle(request, self.clock.monotonic());
+        let answer = state
+            .broker
+            .handle(request, self.clock.monotonic(), self.clock.wall_ms());
         let wake = state.broker.take_wake();
         if wake >= Wake::UncommittedReaders && state.waiting_uncommitted > 0 {
             self.uncommitted.notify_all();

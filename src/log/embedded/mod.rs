@@ -26,6 +26,8 @@ mod admin;
 mod assignor;
 mod batch;
 mod broker;
+mod cleaner;
+mod compaction;
 mod consumer;
 mod group;
 mod link;
@@ -34,6 +36,8 @@ mod offsets;
 mod packed;
 mod partition;
 mod producer;
+mod segments;
+mod settings;
 mod topic;
 mod transactions;
 

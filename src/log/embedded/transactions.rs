@@ -129,19 +129,19 @@ impl Transactions {
 
 impl Broker {
     /// Ends the open transaction of a transactional id, if there is one, everywhere at once.
-    fn end_transaction(&mut self, index: usize, ending: Ending) {
+    fn end_transaction(&mut self, index: usize, ending: Ending, now: Duration) {
         let Some(open) = self.transactions.ids[index].open.take() else {
             return;
         };
+        let mut needs_a_look = false;
         for (topic, partition) in open.partitions {
             // A topic that was deleted meanwhile needs no marker.
-            if let Ok(partition) = self
-                .topics
-                .get_mut(topic)
-                .and_then(|topic| topic.partition_mut(partition))
-            {
-                partition.end_transaction(open.serial, ending);
+            if let Ok(topic) = self.topics.get_mut(topic) {
+                needs_a_look |= topic.end_transaction(partition, open.serial, ending, self.wall_ms);
             }
+        }
+        if needs_a_look {
+            self.expect_cleaning(now);
         }
         for group in &open.groups {
             self.group_mut(group).offsets.end_transaction(open.serial, ending);
@@ -155,7 +155,7 @@ impl Broker {
             let id = &self.transactions.ids[index];
             if id.open.as_ref().is_some_and(|open| open.since + id.timeout <= now) {
                 self.transactions.fence(index);
-                self.end_transaction(index, Ending::Abort);
+                self.end_transaction(index, Ending::Abort, now);
             }
         }
     }
@@ -175,10 +175,10 @@ pub(super) struct InitProducer {
 impl Request for InitProducer {
     type Answer = ProducerIdentity;
 
-    fn handle(self, broker: &mut Broker, _now: Duration) -> Result<ProducerIdentity, BrokerError> {
+    fn handle(self, broker: &mut Broker, now: Duration) -> Result<ProducerIdentity, BrokerError> {
         let index = broker.transactions.initialise(&self.transactional_id, self.timeout);
         broker.transactions.fence(index);
-        broker.end_transaction(index, Ending::Abort);
+        broker.end_transaction(index, Ending::Abort, now);
         Ok(broker.transactions.identity(index))
     }
 }
@@ -204,28 +204,25 @@ impl Request for Produce {
             broker.transactions.check(producer)?;
         }
         let topic = broker.topics.get_mut(self.topic)?;
-        let max_bytes = topic.max_message_bytes();
-        let partition = topic.partition_mut(self.partition)?;
-        if self
-            .records
-            .records()
-            .iter()
-            .any(|record| record.batch_bytes() > max_bytes)
-        {
-            return Err(BrokerError::MessageTooLarge);
-        }
-        let Some(producer) = self.producer else {
-            partition.append(&self.records, None);
-            broker.wake(Wake::Everybody);
-            return Ok(());
-        };
-        let (open, deadline) = broker.transactions.open(producer, now)?;
-        if !partition.is_open(open.serial) {
+        topic.check(self.partition, &self.records)?;
+        let mut serial = None;
+        if let Some(producer) = self.producer {
+            let (open, deadline) = broker.transactions.open(producer, now)?;
             open.partitions.insert((self.topic, self.partition));
+            serial = Some((open.serial, deadline));
         }
-        partition.append(&self.records, Some(open.serial));
-        broker.expect_deadline(deadline);
-        broker.wake(Wake::UncommittedReaders);
+        let written_by = serial.map(|(serial, _)| serial);
+        let needs_a_look = topic.append(self.partition, &self.records, written_by, broker.wall_ms)?;
+        if needs_a_look {
+            broker.expect_cleaning(now);
+        }
+        match serial {
+            Some((_, deadline)) => {
+                broker.expect_deadline(deadline);
+                broker.wake(Wake::UncommittedReaders);
+            }
+            None => broker.wake(Wake::Everybody),
+        }
         Ok(())
     }
 }
@@ -270,11 +267,11 @@ pub(super) struct EndTransaction {
 impl Request for EndTransaction {
     type Answer = ();
 
-    fn handle(self, broker: &mut Broker, _now: Duration) -> Result<(), BrokerError> {
+    fn handle(self, broker: &mut Broker, now: Duration) -> Result<(), BrokerError> {
         if broker.transactions.check(self.producer)?.open.is_none() {
             return Err(BrokerError::InvalidTxnState);
         }
-        broker.end_transaction(self.producer.index, self.ending);
+        broker.end_transaction(self.producer.index, self.ending, now);
         Ok(())
     }
 }

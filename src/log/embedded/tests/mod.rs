@@ -1,5 +1,6 @@
 //! Behaviour of the embedded log as its clients see it, by the port. What the model rests on was tried on Kafka.
 
+mod cleaning;
 mod fencing;
 mod groups;
 mod offsets;
@@ -8,6 +9,7 @@ mod topics;
 mod transactions;
 mod waiting;
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
