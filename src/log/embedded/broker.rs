@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::cleaner::Cleaner;
+use super::files::Store;
 use super::group::Group;
 use super::topic::Topics;
 use super::transactions::Transactions;
@@ -51,6 +52,8 @@ pub(super) enum BrokerError {
     IllegalGeneration,
     #[error("FENCED_INSTANCE_ID")]
     FencedInstanceId,
+    #[error("KAFKA_STORAGE_ERROR: {0}")]
+    KafkaStorageError(String),
     #[error("INVALID_REQUEST")]
     InvalidRequest,
 }
@@ -87,6 +90,8 @@ pub(super) struct Broker {
     pub groups: BTreeMap<String, Group>,
     /// Retention and compaction.
     pub cleaner: Cleaner,
+    /// Where everything is written down.
+    pub store: Store,
     /// The clock's wall time at the request in hand.
     pub wall_ms: Millis,
     wake: Wake,
@@ -100,7 +105,12 @@ impl Broker {
     pub fn handle<R: Request>(&mut self, request: R, now: Duration, wall_ms: Millis) -> Result<R::Answer, BrokerError> {
         self.wall_ms = wall_ms;
         self.advance(now);
-        request.handle(self, now)
+        let answer = request.handle(self, now);
+        match self.store.failure() {
+            None => answer,
+            // What is not written must not be acknowledged, nor anything that follows from it.
+            Some(failure) => Err(BrokerError::KafkaStorageError(failure.to_string())),
+        }
     }
 
     /// Notes who must look again.

@@ -78,11 +78,14 @@ impl Broker {
     }
 
     fn expire_segments(&mut self, wall_ms: Millis) {
-        for (_, topic) in self.topics.iter_mut() {
+        for (id, topic) in self.topics.iter_mut() {
             let settings = topic.settings().clone();
-            if settings.cleanup_policy.delete {
-                for partition in topic.partitions_mut() {
-                    partition.expire(&settings, wall_ms);
+            if !settings.cleanup_policy.delete {
+                continue;
+            }
+            for (number, partition) in topic.partitions_mut().iter_mut().enumerate() {
+                if partition.expire(&settings, wall_ms) {
+                    self.store.cleaned(id, number as i32, partition);
                 }
             }
         }
@@ -125,6 +128,9 @@ impl Broker {
         };
         let partition = topic.partition_mut(compaction.partition).ok()?;
         let complete = compaction.pass.step(partition, horizon);
+        if complete {
+            self.store.cleaned(compaction.topic, compaction.partition, partition);
+        }
         (!complete).then_some(compaction)
     }
 

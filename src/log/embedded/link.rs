@@ -80,10 +80,10 @@ impl Shared {
 }
 
 impl Link {
-    /// A link to a new broker.
-    pub fn new(clock: Arc<dyn Clock>, settings: EmbeddedSettings) -> Self {
+    /// A link to `broker`.
+    pub fn new(clock: Arc<dyn Clock>, settings: EmbeddedSettings, broker: Broker) -> Self {
         let state = State {
-            broker: Broker::default(),
+            broker,
             waiting_uncommitted: 0,
             waiting_settled: 0,
         };

@@ -29,6 +29,7 @@ mod broker;
 mod cleaner;
 mod compaction;
 mod consumer;
+mod files;
 mod group;
 mod link;
 mod member;
@@ -44,11 +45,14 @@ mod transactions;
 #[cfg(test)]
 mod tests;
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::log::{Admin, Consumer, GroupMember, Isolation, Log, LogResult, MemberSettings, Producer};
 use crate::time::Clock;
+use broker::Broker;
+pub use files::DirectoryError;
 use link::Link;
 
 /// Whether calls with a time-out wait in real time.
@@ -94,8 +98,20 @@ impl EmbeddedLog {
     /// An empty log.
     pub fn with_settings(clock: Arc<dyn Clock>, settings: EmbeddedSettings) -> Arc<Self> {
         Arc::new(Self {
-            link: Link::new(clock, settings),
+            link: Link::new(clock, settings, Broker::default()),
         })
+    }
+
+    /// The log in a directory, which is made if it is not there. It outlives the process, also one that is killed, with all
+    /// topics, records, committed offsets and producers; transactions that were open are aborted.
+    ///
+    /// # Errors
+    /// [`DirectoryError`]: another process has it open, it is damaged, or it is no log.
+    pub fn open(dir: &Path, clock: Arc<dyn Clock>, settings: EmbeddedSettings) -> Result<Arc<Self>, DirectoryError> {
+        let broker = files::open(dir, clock.wall_ms())?;
+        Ok(Arc::new(Self {
+            link: Link::new(clock, settings, broker),
+        }))
     }
 }
 

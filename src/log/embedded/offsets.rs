@@ -58,6 +58,17 @@ impl Offsets {
         Ok(())
     }
 
+    /// Everything that is committed.
+    pub fn committed(&self) -> impl Iterator<Item = (&TopicPartition, &CommittedOffset)> {
+        let committed = self.committed.iter();
+        committed.map(|(partition, written)| (partition, &written.offset))
+    }
+
+    /// Transactions whose offsets wait for their end.
+    pub fn pending_transactions(&self) -> impl Iterator<Item = TransactionSerial> {
+        self.pending.keys().copied()
+    }
+
     fn sequenced(&mut self, offset: &CommitOffset) -> Written {
         self.last_sequence += 1;
         Written {
@@ -130,6 +141,7 @@ impl Request for CommitOffsets {
         let group = broker.group_mut(&self.group.group);
         group.check_plain_commit(&self.group)?;
         group.offsets.write(&self.group.group, &self.offsets)?;
+        broker.store.offsets(&self.group.group, &self.offsets);
         broker.wake(Wake::Everybody);
         Ok(())
     }

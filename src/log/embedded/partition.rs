@@ -122,11 +122,15 @@ impl Partition {
     }
 
     /// Writes the end marker of a transaction at `wall_ms`, if it has written here.
-    pub fn end_transaction(&mut self, serial: TransactionSerial, ending: Ending, wall_ms: Millis) {
-        let Some(position) = self.open.iter().position(|open| open.serial == serial) else {
-            return;
-        };
-        self.open.remove(position);
+    /// Answers the marker's offset.
+    pub fn end_transaction(&mut self, serial: TransactionSerial, ending: Ending, wall_ms: Millis) -> Option<i64> {
+        self.is_open(serial).then(|| self.write_marker(serial, ending, wall_ms))
+    }
+
+    /// Writes an end marker and answers its offset, whether or not records of the transaction are here.
+    pub fn write_marker(&mut self, serial: TransactionSerial, ending: Ending, wall_ms: Millis) -> i64 {
+        let offset = self.high;
+        self.open.retain(|open| open.serial != serial);
         let mut marker = Packed::default();
         marker.push_control(self.high, serial, wall_ms);
         if self.segments.append(self.high, marker.appended(), wall_ms) {
@@ -137,6 +141,7 @@ impl Partition {
             self.aborted.insert(serial, self.high);
         }
         self.high += 1;
+        offset
     }
 
     /// Puts records from `offset` on into `batch`, at most up to `batch`'s limit, and answers the next offset to read:
@@ -170,6 +175,36 @@ impl Partition {
             }
         }
         Ok(end)
+    }
+
+    /// Transactions that have written here and have not ended.
+    pub fn open_transactions(&self) -> impl Iterator<Item = TransactionSerial> {
+        self.open.iter().map(|open| open.serial)
+    }
+
+    /// How a transaction ended of which only the marker may be left.
+    pub fn ending_of(&self, serial: TransactionSerial) -> Ending {
+        match self.aborted.contains_key(&serial) {
+            true => Ending::Abort,
+            false => Ending::Commit,
+        }
+    }
+
+    /// All records in order, in the chunks in which they lie.
+    pub fn chunks(&self) -> impl Iterator<Item = &Packed> {
+        self.sealed.iter().map(|chunk| &**chunk).chain([&self.filling])
+    }
+
+    /// Leaves the offsets before `offset` without a record; `None` where they have one.
+    pub fn skip_to(&mut self, offset: i64) -> Option<()> {
+        self.high = (offset >= self.high).then_some(offset)?;
+        Some(())
+    }
+
+    /// Closes the active segment.
+    pub fn begin_segment(&mut self) {
+        self.seal();
+        self.segments.begin_at(self.high);
     }
 
     fn is_visible(&self, writer: Writer, isolation: Isolation) -> bool {
@@ -209,8 +244,8 @@ impl Partition {
     /// All offsets that are taken by a record, end markers included.
     #[cfg(test)]
     pub fn offsets(&self) -> Vec<i64> {
-        let chunks = self.sealed.iter().map(|chunk| &**chunk).chain([&self.filling]);
-        chunks.flat_map(Packed::records).map(|record| record.offset).collect()
+        let records = self.chunks().flat_map(Packed::records);
+        records.map(|record| record.offset).collect()
     }
 
     fn seal(&mut self) {

@@ -120,6 +120,23 @@ impl Segments {
         self.active.base_offset
     }
 
+    /// First offsets of all segments but the first, in order.
+    pub fn bases(&self) -> impl Iterator<Item = i64> {
+        self.all().skip(1).map(|segment| segment.base_offset)
+    }
+
+    /// Size of all segments.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Closes the active segment; the next one begins at `offset`.
+    pub fn begin_at(&mut self, offset: i64) {
+        if !self.active.is_empty() {
+            self.roll(offset);
+        }
+    }
+
     /// Notes an append at `offset`; answers whether a new segment begins with it.
     pub fn append(&mut self, offset: i64, appended: Appended, wall_ms: Millis) -> bool {
         let rolls = self.active.is_full(self.limits, appended, wall_ms);
@@ -188,19 +205,21 @@ impl Segments {
         }
     }
 
-    /// What compaction may work on: after what was cleaned before, and before the active segment, the last stable offset
-    /// and the first segment with a record that is too new.
+    /// What compaction may work on: whole segments after what was cleaned before, up to the active one, the one that holds
+    /// the last stable offset, or the first with a record that is too new.
     pub fn cleanable(&self, settings: &TopicSettings, from: i64, stable: i64, wall_ms: Millis) -> Option<Cleanable> {
-        let mut end = stable.min(self.active_base());
+        let newest_ms = wall_ms.saturating_sub(settings.min_compaction_lag_ms);
+        let mut end = self.active_base();
         let (mut clean, mut dirty) = (0, 0);
-        for segment in &self.closed {
-            let too_new = settings.min_compaction_lag_ms > 0
-                && segment.newest_ms() > wall_ms.saturating_sub(settings.min_compaction_lag_ms);
-            if segment.base_offset >= end || (too_new && segment.base_offset >= from) {
-                end = end.min(segment.base_offset);
+        for (segment, next) in self.closed.iter().zip(self.all().skip(1)) {
+            // A trim may have made the first dirty offset lie within a segment.
+            let is_clean = next.base_offset <= from;
+            let too_new = settings.min_compaction_lag_ms > 0 && segment.newest_ms() > newest_ms;
+            if next.base_offset > stable || (too_new && !is_clean) {
+                end = segment.base_offset;
                 break;
             }
-            match segment.base_offset < from {
+            match is_clean {
                 true => clean += segment.bytes,
                 false => dirty += segment.bytes,
             }

@@ -19,10 +19,23 @@ const NAME_MAX_BYTES: usize = 249;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct TopicId(u32);
 
+impl TopicId {
+    /// The number of the topic, which no other one of the log ever has.
+    pub fn number(self) -> u32 {
+        self.0
+    }
+
+    /// The topic of that number.
+    pub fn from_number(number: u32) -> Self {
+        Self(number)
+    }
+}
+
 /// A topic.
 #[derive(Debug)]
 pub(super) struct Topic {
     name: Arc<str>,
+    config: Vec<(String, String)>,
     settings: TopicSettings,
     partitions: Vec<Partition>,
 }
@@ -42,9 +55,20 @@ impl Topic {
         let partition = || Partition::new(segments);
         Ok(Self {
             name: Arc::clone(&spec.name),
+            config: spec.config.clone(),
             settings,
             partitions: std::iter::repeat_with(partition).take(partitions).collect(),
         })
+    }
+
+    /// The name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The settings as they were given.
+    pub fn config(&self) -> &[(String, String)] {
+        &self.config
     }
 
     /// What the topic was created with.
@@ -71,30 +95,32 @@ impl Topic {
         Ok(())
     }
 
-    /// Appends records to a partition; answers whether housekeeping should look at it.
+    /// Appends records to a partition; answers the offset of the first, and whether housekeeping should look at it.
     pub fn append(
         &mut self,
         partition: i32,
         records: &Packed,
         transaction: Option<TransactionSerial>,
         wall_ms: Millis,
-    ) -> Result<bool, BrokerError> {
-        self.partition_mut(partition)?.append(records, transaction, wall_ms);
-        Ok(self.needs_a_look(partition))
+    ) -> Result<(i64, bool), BrokerError> {
+        let offset = self.partition_mut(partition)?.append(records, transaction, wall_ms);
+        Ok((offset, self.needs_a_look(partition)))
     }
 
-    /// Writes the end marker of a transaction; answers whether housekeeping should look at the partition.
+    /// Writes the end marker of a transaction, if it has written to the partition; answers its offset, and whether
+    /// housekeeping should look at the partition.
     pub fn end_transaction(
         &mut self,
         partition: i32,
         serial: TransactionSerial,
         ending: Ending,
         wall_ms: Millis,
-    ) -> bool {
-        if let Ok(partition) = self.partition_mut(partition) {
-            partition.end_transaction(serial, ending, wall_ms);
-        }
-        self.needs_a_look(partition)
+    ) -> Option<(i64, bool)> {
+        let offset = self
+            .partition_mut(partition)
+            .ok()?
+            .end_transaction(serial, ending, wall_ms)?;
+        Some((offset, self.needs_a_look(partition)))
     }
 
     fn needs_a_look(&self, partition: i32) -> bool {
@@ -173,21 +199,32 @@ impl Topics {
             .collect()
     }
 
-    fn create(&mut self, spec: &TopicSpec) -> Result<(), BrokerError> {
+    fn create(&mut self, spec: &TopicSpec) -> Result<TopicId, BrokerError> {
+        let id = TopicId(self.topics.len() as u32);
+        self.restore(id, spec)?;
+        Ok(id)
+    }
+
+    /// Creates a topic under a number that was chosen before.
+    pub fn restore(&mut self, id: TopicId, spec: &TopicSpec) -> Result<(), BrokerError> {
         if self.names.contains_key(&spec.name) {
             return Err(BrokerError::TopicAlreadyExists);
         }
         let topic = Topic::new(spec)?;
-        let id = TopicId(self.topics.len() as u32);
-        self.topics.push(Some(topic));
+        let place = id.0 as usize;
+        if place >= self.topics.len() {
+            self.topics.resize_with(place + 1, || None);
+        }
+        self.topics[place] = Some(topic);
         self.names.insert(Arc::clone(&spec.name), id);
         Ok(())
     }
 
-    fn delete(&mut self, name: &str) -> Result<(), BrokerError> {
-        let id = self.names.remove(name).ok_or(BrokerError::UnknownTopicOrPartition)?;
-        self.topics[id.0 as usize] = None;
-        Ok(())
+    /// Deletes a topic if it is there.
+    pub fn remove(&mut self, id: TopicId) {
+        if let Some(topic) = self.topics.get_mut(id.0 as usize).and_then(Option::take) {
+            self.names.remove(&topic.name);
+        }
     }
 }
 
@@ -201,7 +238,8 @@ impl Request for CreateTopic {
     type Answer = ();
 
     fn handle(self, broker: &mut Broker, now: Duration) -> Result<(), BrokerError> {
-        broker.topics.create(&self.0)?;
+        let id = broker.topics.create(&self.0)?;
+        broker.store.topic_created(id, &self.0);
         broker.topics_changed(&self.0.name, now);
         Ok(())
     }
@@ -215,7 +253,9 @@ impl Request for DeleteTopic {
     type Answer = ();
 
     fn handle(self, broker: &mut Broker, now: Duration) -> Result<(), BrokerError> {
-        broker.topics.delete(&self.0)?;
+        let id = broker.topics.find(&self.0)?;
+        broker.topics.remove(id);
+        broker.store.topic_deleted(id);
         broker.topics_changed(&self.0, now);
         Ok(())
     }
@@ -282,6 +322,7 @@ impl Request for DeleteRecords {
             before => before,
         };
         partition.delete_before(before)?;
+        broker.store.cleaned(id, self.partition.partition, partition);
         broker.wake(Wake::Everybody);
         Ok(())
     }

@@ -24,6 +24,7 @@ pub(super) struct ProducerIdentity {
 /// The coordinator's view of one transactional id.
 #[derive(Debug)]
 struct TransactionalId {
+    name: String,
     producer_id: i64,
     epoch: i16,
     timeout: Duration,
@@ -58,6 +59,30 @@ impl Transactions {
         open.min()
     }
 
+    /// Every transactional id with its producer.
+    pub fn producers(&self) -> impl Iterator<Item = (&str, i64, i16)> {
+        self.ids.iter().map(|id| (id.name.as_str(), id.producer_id, id.epoch))
+    }
+
+    /// The last producer id and the last serial number that were given out.
+    pub fn counters(&self) -> (i64, u64) {
+        (self.last_producer_id, self.last_serial)
+    }
+
+    /// Numbers up to these are taken.
+    pub fn raise(&mut self, last_producer_id: i64, last_serial: u64) {
+        self.last_producer_id = self.last_producer_id.max(last_producer_id);
+        self.last_serial = self.last_serial.max(last_serial);
+    }
+
+    /// A transactional id had this producer when the log ended.
+    pub fn restore(&mut self, name: &str, producer_id: i64, epoch: i16) {
+        let index = self.initialise(name, Duration::ZERO);
+        self.ids[index].producer_id = producer_id;
+        self.ids[index].epoch = epoch;
+        self.raise(producer_id, 0);
+    }
+
     fn initialise(&mut self, name: &str, timeout: Duration) -> usize {
         if let Some(index) = self.names.get(name) {
             self.ids[*index].timeout = timeout;
@@ -65,6 +90,7 @@ impl Transactions {
         }
         self.last_producer_id += 1;
         self.ids.push(TransactionalId {
+            name: name.to_owned(),
             producer_id: self.last_producer_id,
             // The first initialisation raises it to 0.
             epoch: -1,
@@ -128,16 +154,28 @@ impl Transactions {
 }
 
 impl Broker {
+    /// From now on earlier producers of this id are refused.
+    fn fence(&mut self, index: usize) {
+        self.transactions.fence(index);
+        let id = &self.transactions.ids[index];
+        self.store.producer(&id.name, id.producer_id, id.epoch);
+    }
+
     /// Ends the open transaction of a transactional id, if there is one, everywhere at once.
     fn end_transaction(&mut self, index: usize, ending: Ending, now: Duration) {
         let Some(open) = self.transactions.ids[index].open.take() else {
             return;
         };
+        let wall_ms = self.wall_ms;
+        self.store.end(open.serial, ending, wall_ms, &open.partitions);
         let mut needs_a_look = false;
-        for (topic, partition) in open.partitions {
+        for (id, partition) in open.partitions {
             // A topic that was deleted meanwhile needs no marker.
-            if let Ok(topic) = self.topics.get_mut(topic) {
-                needs_a_look |= topic.end_transaction(partition, open.serial, ending, self.wall_ms);
+            let topic = self.topics.get_mut(id).ok();
+            let marker = topic.and_then(|topic| topic.end_transaction(partition, open.serial, ending, wall_ms));
+            if let Some((offset, look)) = marker {
+                self.store.marker(id, partition, offset, open.serial, ending, wall_ms);
+                needs_a_look |= look;
             }
         }
         if needs_a_look {
@@ -154,7 +192,7 @@ impl Broker {
         for index in 0..self.transactions.ids.len() {
             let id = &self.transactions.ids[index];
             if id.open.as_ref().is_some_and(|open| open.since + id.timeout <= now) {
-                self.transactions.fence(index);
+                self.fence(index);
                 self.end_transaction(index, Ending::Abort, now);
             }
         }
@@ -177,7 +215,7 @@ impl Request for InitProducer {
 
     fn handle(self, broker: &mut Broker, now: Duration) -> Result<ProducerIdentity, BrokerError> {
         let index = broker.transactions.initialise(&self.transactional_id, self.timeout);
-        broker.transactions.fence(index);
+        broker.fence(index);
         broker.end_transaction(index, Ending::Abort, now);
         Ok(broker.transactions.identity(index))
     }
@@ -212,7 +250,9 @@ impl Request for Produce {
             serial = Some((open.serial, deadline));
         }
         let written_by = serial.map(|(serial, _)| serial);
-        let needs_a_look = topic.append(self.partition, &self.records, written_by, broker.wall_ms)?;
+        let (offset, needs_a_look) = topic.append(self.partition, &self.records, written_by, broker.wall_ms)?;
+        let store = &mut broker.store;
+        store.append(self.topic, self.partition, offset, written_by, &self.records);
         if needs_a_look {
             broker.expect_cleaning(now);
         }
@@ -250,6 +290,7 @@ impl Request for CommitOffsetsInTransaction {
         let group = broker.group_mut(&self.group.group);
         group.check_transactional_commit(&self.group)?;
         group.offsets.write_pending(serial, &self.group.group, &self.offsets)?;
+        broker.store.pending_offsets(serial, &self.group.group, &self.offsets);
         broker.wake(Wake::Everybody);
         Ok(())
     }

@@ -2,6 +2,7 @@
 
 mod cleaning;
 mod fencing;
+mod files;
 mod groups;
 mod offsets;
 mod reading;
