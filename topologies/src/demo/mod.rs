@@ -224,7 +224,7 @@ impl Demo {
 fn inputs(topology: &Topology, application_id: &str) -> Vec<Arc<str>> {
     let sub_topologies = topology.plan().sub_topologies.iter();
     let sources = sub_topologies.flat_map(|sub| &sub.sources);
-    sources.map(|topic| topic.name(application_id)).collect()
+    sources.map(|topic| topic.full_name(application_id)).collect()
 }
 
 /// An error with its code, which has a page in `docs/errors/`.
