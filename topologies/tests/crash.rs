@@ -9,13 +9,15 @@ use std::time::Duration;
 
 const KILLED: i32 = 9;
 
+fn demo(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tidegate"));
+    command.args(["demo", "--set", "commit.interval=20ms"]).args(arguments);
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
 fn start(dir: &Path) -> Demo {
-    let child = Command::new(env!("CARGO_BIN_EXE_tidegate"))
-        .args(["demo", "--set", "commit.interval=20ms", "--dir"])
-        .arg(dir)
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn();
+    let child = demo(&["--dir"]).arg(dir).spawn();
     Demo(child.expect("the program starts"))
 }
 
@@ -66,9 +68,12 @@ fn tables(out: &str) -> &str {
 
 #[test]
 fn a_demo_that_is_killed_at_any_time_goes_on_and_counts_every_flight_once() {
+    let in_memory = demo(&[]).output().expect("the program starts");
+    let out = String::from_utf8_lossy(&in_memory.stdout).into_owned();
     let undisturbed = tempfile::tempdir().expect("a temporary directory");
-    let (out, log, code) = start(undisturbed.path()).end();
+    let (in_directory, log, code) = start(undisturbed.path()).end();
     assert_eq!(code, Some(0), "{log}");
+    assert_eq!(tables(&in_directory), tables(&out));
     let whole = bytes(&undisturbed.path().join("log"));
 
     let dir = tempfile::tempdir().expect("a temporary directory");

@@ -9,15 +9,19 @@
 //!
 //! - `broker`: all state, changed by one request at a time and told the time with each. It
 //!   consists of `topic` and `partition` (records), `transactions`, `group` and `offsets`.
+//! - `cleaner`: retention, and `compaction` by short steps, between requests and by the broker's clock. `segments` says
+//!   what they may work on.
+//! - `files`: where the broker writes down what it does, if the log is kept in a directory.
 //! - `link`: the only way from a client to the broker, and the only lock.
 //! - `consumer`, `producer`, `member`, `admin`: the clients, with the state that a real client has. They have no
 //!   threads: time passes for them when they are called.
 //!
 //! # What is absent
 //!
-//! - Compaction and retention: the settings are kept and shown, and nothing is ever deleted except by
-//!   `delete_records` and `delete_topic`. Everything is in memory and grows with what is written.
-//! - Keeping the log in a directory.
+//! - A log that is larger than memory: a directory holds a copy of what is there.
+//! - A default for `retention.ms`: unless it is set nothing is deleted by its age, where Kafka deletes after a week. Retention
+//!   never goes beyond the last stable offset, which Kafka's may. `max.compaction.lag.ms` and whatever else is not named in
+//!   `settings` is taken and not acted upon.
 //! - More than one broker, failing requests, and everything that comes of them; the end of a transaction takes
 //!   effect in all partitions and groups at once.
 //! - `max.poll.interval.ms`: a member that is not polled is given up when its session is over.

@@ -58,10 +58,21 @@ impl Offsets {
         Ok(())
     }
 
-    /// Everything that is committed.
-    pub fn committed(&self) -> impl Iterator<Item = (&TopicPartition, &CommittedOffset)> {
-        let committed = self.committed.iter();
-        committed.map(|(partition, written)| (partition, &written.offset))
+    /// Everything that is committed or pending, in the order in which it was written, with the transaction it waits for.
+    pub fn written(&self) -> impl Iterator<Item = (Option<TransactionSerial>, CommitOffset)> {
+        let committed = self.committed.iter().map(|written| (None, written));
+        let pending = self.pending.iter();
+        let pending = pending.flat_map(|(serial, offsets)| offsets.iter().map(|written| (Some(*serial), written)));
+        let mut all: Vec<_> = committed.chain(pending).collect();
+        all.sort_by_key(|(_, (_, written))| written.sequence);
+        all.into_iter().map(|(serial, (partition, written))| {
+            let offset = CommitOffset {
+                partition: partition.clone(),
+                offset: written.offset.offset,
+                metadata: written.offset.metadata.clone(),
+            };
+            (serial, offset)
+        })
     }
 
     /// Transactions whose offsets wait for their end.

@@ -29,6 +29,8 @@ const WORKERS: usize = 2;
 const PARTITIONS: i32 = 3;
 /// How often the progress is looked at.
 const LOOK_INTERVAL: Duration = Duration::from_millis(50);
+/// After this time without progress it is looked whether there is anything left to do.
+const IDLE_TIME: Duration = Duration::from_millis(500);
 /// Longest time without any progress.
 const STALL_TIMEOUT: Duration = Duration::from_secs(60);
 const READ_TIMEOUT: Duration = Duration::from_secs(30);
@@ -195,7 +197,8 @@ impl Demo {
             if committed_now > committed {
                 (committed, last_progress) = (committed_now, now);
                 bar.set_position(committed);
-            } else if nothing_remains() {
+            } else if now - last_progress > IDLE_TIME && nothing_remains() {
+                committed = counters.records_committed.get();
                 break;
             } else if now - last_progress > STALL_TIMEOUT {
                 return Err(DemoError::Stalled {
