@@ -106,6 +106,7 @@ impl Broker {
         self.wall_ms = wall_ms;
         self.advance(now);
         let answer = request.handle(self, now);
+        self.shorten_journal();
         match self.store.failure() {
             None => answer,
             // What is not written must not be acknowledged, nor anything that follows from it.

@@ -20,7 +20,7 @@ const NAME_MAX_BYTES: usize = 249;
 pub(super) struct TopicId(u32);
 
 impl TopicId {
-    /// The number of the topic, which no other one of the log ever has.
+    /// The number of the topic, which no other one has while the log is open.
     pub fn number(self) -> u32 {
         self.0
     }

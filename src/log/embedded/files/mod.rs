@@ -50,6 +50,8 @@ pub(super) use recovery::open;
 const BUFFER_BYTES: usize = 256 << 10;
 /// A file is made anew when it is larger by this than twice what it has to hold.
 const GARBAGE_BYTES: u64 = 1 << 20;
+/// The journal is made anew when it is larger by this than twice what it had to hold.
+const JOURNAL_BYTES: u64 = 4 << 20;
 
 const LOCK: &str = "lock";
 const JOURNAL: &str = "journal";
@@ -152,6 +154,8 @@ struct Files {
     /// Locked until it is closed.
     _lock: File,
     journal: FrameFile,
+    /// Size at which the journal is made anew.
+    journal_limit: u64,
     partitions: BTreeMap<(TopicId, i32), FrameFile>,
 }
 
@@ -169,6 +173,12 @@ impl Store {
             error!(%failure, "the log cannot be written any more");
             self.failure = Some(failure);
         }
+    }
+
+    /// Whether most of the journal is about what is over.
+    fn journal_is_long(&self) -> bool {
+        let files = self.files.as_ref();
+        files.is_some_and(|files| files.journal.bytes() > files.journal_limit)
     }
 
     /// A topic was created.

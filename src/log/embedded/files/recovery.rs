@@ -9,12 +9,12 @@ use tracing::info;
 use super::frames::{FrameFile, Kind, frame};
 use super::journal::Entry;
 use super::records::replay;
-use super::{DirectoryError, Files, JOURNAL, LOCK, NEW_JOURNAL, Store, TOPICS, remove_topic, topic_dir};
+use super::{DirectoryError, Files, JOURNAL, JOURNAL_BYTES, LOCK, NEW_JOURNAL, TOPICS, remove_topic, topic_dir};
+use crate::log::TopicSpec;
 use crate::log::embedded::broker::Broker;
 use crate::log::embedded::packed::TransactionSerial;
 use crate::log::embedded::partition::Ending;
 use crate::log::embedded::topic::TopicId;
-use crate::log::{CommitOffset, TopicSpec};
 use crate::time::Millis;
 
 /// An end of a transaction, as the journal has it.
@@ -38,16 +38,17 @@ pub fn open(dir: &Path, wall_ms: Millis) -> Result<Broker, DirectoryError> {
     broker.wall_ms = wall_ms;
     let path = dir.join(JOURNAL);
     let mut ends = Vec::new();
-    if path.exists() {
-        let read = FrameFile::open(&path, Kind::Journal, |payload| {
+    let journal = match path.exists() {
+        true => FrameFile::open(&path, Kind::Journal, |payload| {
             apply(&mut broker, Entry::read(payload)?, &mut ends)
-        });
-        drop(read?);
-    }
+        })?,
+        false => FrameFile::create(&path, Kind::Journal)?,
+    };
     let mut files = Files {
         dir: dir.to_owned(),
         _lock: lock,
-        journal: FrameFile::create(&dir.join(NEW_JOURNAL), Kind::Journal)?,
+        journal,
+        journal_limit: JOURNAL_BYTES,
         partitions: BTreeMap::new(),
     };
     read_partitions(&mut broker, &mut files)?;
@@ -57,11 +58,12 @@ pub fn open(dir: &Path, wall_ms: Millis) -> Result<Broker, DirectoryError> {
     if aborted > 0 {
         info!(dir = %dir.display(), aborted, "transactions that were open when the log ended are aborted");
     }
-    if let Some(failure) = broker.store.failure() {
-        return Err(failure.clone());
+    let entries = entries(&mut broker);
+    broker.store.write(|files| files.begin_journal(&entries));
+    match broker.store.failure() {
+        Some(failure) => Err(failure.clone()),
+        None => Ok(broker),
     }
-    begin_journal(&mut broker, dir)?;
-    Ok(broker)
 }
 
 /// Only what the log itself makes may be there, so that a wrong path does no harm.
@@ -210,21 +212,32 @@ impl Broker {
             }
         }
     }
+
+    /// Puts a journal of what is there now in place of one that has grown.
+    pub fn shorten_journal(&mut self) {
+        if self.store.journal_is_long() {
+            let entries = entries(self);
+            self.store.write(|files| files.begin_journal(&entries));
+        }
+    }
 }
 
-/// Puts a journal of what is left in place of the one that was read.
-fn begin_journal(broker: &mut Broker, dir: &Path) -> Result<(), DirectoryError> {
-    let entries = entries(broker);
-    let Store { files: Some(files), .. } = &mut broker.store else {
-        return Ok(());
-    };
-    for file in files.partitions.values_mut() {
-        file.sync()?;
+impl Files {
+    /// Puts a journal of these lines in place of the one that is there. The lines that go told of markers too, so these
+    /// have to be in their files.
+    fn begin_journal(&mut self, entries: &[Entry]) -> Result<(), DirectoryError> {
+        for file in self.partitions.values_mut() {
+            file.sync()?;
+        }
+        let mut journal = FrameFile::create(&self.dir.join(NEW_JOURNAL), Kind::Journal)?;
+        for entry in entries {
+            frame(&mut journal.buffer, |buffer| entry.write(buffer));
+        }
+        journal.replace(&self.dir.join(JOURNAL))?;
+        self.journal_limit = 2 * journal.bytes() + JOURNAL_BYTES;
+        self.journal = journal;
+        Ok(())
     }
-    for entry in entries {
-        frame(&mut files.journal.buffer, |buffer| entry.write(buffer));
-    }
-    files.journal.replace(&dir.join(JOURNAL))
 }
 
 /// Everything about the log that is no record.
@@ -250,16 +263,14 @@ fn entries(broker: &mut Broker) -> Vec<Entry> {
         last_producer_id,
         last_serial,
     });
-    for (group, members) in &broker.groups {
-        let offsets = members.offsets.committed().map(|(partition, committed)| CommitOffset {
-            partition: partition.clone(),
-            offset: committed.offset,
-            metadata: committed.metadata.clone(),
-        });
+    for (name, group) in &broker.groups {
         // One line per offset, so that none is longer than what a call may carry.
-        entries.extend(offsets.map(|offset| Entry::Offsets {
-            group: group.clone(),
-            offsets: vec![offset],
+        entries.extend(group.offsets.written().map(|(serial, offset)| {
+            let (group, offsets) = (name.clone(), vec![offset]);
+            match serial {
+                None => Entry::Offsets { group, offsets },
+                Some(serial) => Entry::Pending { serial, group, offsets },
+            }
         }));
     }
     entries

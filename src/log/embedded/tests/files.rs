@@ -402,6 +402,50 @@ fn after_a_write_that_fails_nothing_is_acknowledged() {
 }
 
 #[test]
+fn the_journal_is_made_anew_before_it_is_long_and_loses_nothing_that_is_pending() {
+    let dir = tempfile::tempdir().unwrap();
+    let before = world(dir.path());
+    before.create("t", 1, &[]);
+    let mut producer = before.producer(Some("id"));
+    produce(&mut *producer, &["value"]);
+    let pending = PendingOffsets::write(&before.log, "pending", 9);
+    let journal = || fs::metadata(dir.path().join("journal")).unwrap().len();
+    let (mut longest, mut offset) = (0, 0);
+    while journal() >= longest {
+        longest = journal();
+        offset += 1;
+        assert!(offset < 1_000_000, "it never gets shorter");
+        let other = CommitOffset {
+            partition: TopicPartition::new("other", 0),
+            offset,
+            metadata: "m".repeat(4_000),
+        };
+        let commit = crate::log::embedded::offsets::CommitOffsets {
+            group: nobody(),
+            offsets: vec![other],
+        };
+        before.log.link.call(commit).unwrap();
+    }
+    assert!(journal() < 10_000, "{} bytes", journal());
+    let other = TopicPartition::new("other", 0);
+    {
+        let left = killed(dir.path());
+        let after = world(left.path());
+        assert_eq!(after.committed("t").unwrap(), None, "the pending one is aborted");
+        assert_eq!(committed_of(&after.log, GROUP, &other).unwrap().offset, offset);
+    }
+    pending.end(Ending::Commit);
+    let left = killed(dir.path());
+    let after = world(left.path());
+    assert_eq!(
+        after.committed("t").unwrap(),
+        Some(9),
+        "it ended after the journal was made anew"
+    );
+    assert_eq!(after.committed_values(), ["value"]);
+}
+
+#[test]
 fn the_journal_does_not_grow_with_every_start() {
     let dir = tempfile::tempdir().unwrap();
     let journal = dir.path().join("journal");
