@@ -63,6 +63,8 @@ pub(super) struct FrameFile {
     /// Frames that are not written yet.
     pub buffer: Vec<u8>,
     bytes: u64,
+    /// Something was changed that the disk need not have yet.
+    is_unsynced: bool,
 }
 
 impl FrameFile {
@@ -74,6 +76,7 @@ impl FrameFile {
             file: created,
             buffer: kind.header(),
             bytes: 0,
+            is_unsynced: true,
         };
         file.flush()?;
         Ok(file)
@@ -111,6 +114,8 @@ impl FrameFile {
             file,
             buffer: Vec::new(),
             bytes: at,
+            // What a killed process wrote is with the operating system, which may not have written it yet.
+            is_unsynced: true,
         })
     }
 
@@ -127,6 +132,7 @@ impl FrameFile {
         let written = self.file.write_all(&self.buffer);
         written.map_err(|error| DirectoryError::io(&self.path, &error))?;
         self.bytes += self.buffer.len() as u64;
+        self.is_unsynced = true;
         self.buffer.clear();
         Ok(())
     }
@@ -134,9 +140,12 @@ impl FrameFile {
     /// Hands everything to the disk: from then on it outlives the machine.
     pub fn sync(&mut self) -> Result<(), DirectoryError> {
         self.flush()?;
-        self.file
-            .sync_all()
-            .map_err(|error| DirectoryError::io(&self.path, &error))
+        if self.is_unsynced {
+            let synced = self.file.sync_all();
+            synced.map_err(|error| DirectoryError::io(&self.path, &error))?;
+            self.is_unsynced = false;
+        }
+        Ok(())
     }
 
     /// Takes the place of another file at once. What was there before is gone, so the new one has to be on the disk.

@@ -28,7 +28,7 @@ fn world(dir: &Path) -> World {
 }
 
 /// What a process that is killed now leaves of the log in `dir`.
-fn killed(dir: &Path) -> tempfile::TempDir {
+pub(super) fn killed(dir: &Path) -> tempfile::TempDir {
     fn copy(from: &Path, to: &Path) {
         fs::create_dir_all(to).unwrap();
         for entry in fs::read_dir(from).unwrap() {

@@ -5,6 +5,7 @@ mod fencing;
 mod files;
 mod groups;
 mod offsets;
+mod random;
 mod reading;
 mod topics;
 mod transactions;
