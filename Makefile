@@ -31,9 +31,9 @@ setup: ## install what is missing: Debian packages, Rust
 	scripts/setup
 
 .PHONY: demo
-demo: setup-build ## replay a month of flights on the embedded log and print the results
+demo: setup-build ## replay a month of flights on the embedded log and print the results; DIR keeps the log and goes on after a kill
 	$(call build,tidegate)
-	$(call run,tidegate) demo
+	$(call run,tidegate) demo $(call options,DIR)
 
 .PHONY: demo-kafka
 demo-kafka: containers ## the same on Kafka in a container

@@ -19,6 +19,14 @@ const DEFAULT_IMAGE: &str = "tidegate-kafka:4.3.1";
 /// Addresses of a broker that runs already; then the shared broker is that one, and no container is started for it.
 const SHARED_VARIABLE: &str = "KAFKA_SHARED";
 
+/// What the shared broker does in its own time it does often, so that no case waits long for it. Of a broker that is
+/// given by `KAFKA_SHARED` the same is expected.
+const SHARED_PROPERTIES: &str = "\
+log.cleaner.backoff.ms=200
+log.retention.check.interval.ms=500
+log.initial.task.delay.ms=500
+transaction.abort.timed.out.transaction.cleanup.interval.ms=500";
+
 /// Ports below the range that the kernel gives to outgoing connections.
 const PORTS: std::ops::Range<u16> = 20_000..30_000;
 const START_ATTEMPTS: usize = 10;
@@ -79,7 +87,10 @@ impl Broker {
         let address = ADDRESS.get_or_init(|| match std::env::var(SHARED_VARIABLE) {
             Ok(address) => address,
             // Lives as long as the process; the container is removed after it.
-            Err(_) => Box::leak(Box::new(Broker::start())).address.clone(),
+            Err(_) => {
+                let variables = [("KAFKA_PROPERTIES", SHARED_PROPERTIES)];
+                Box::leak(Box::new(Broker::start_with(&variables))).address.clone()
+            }
         });
         SharedBroker {
             address: address.clone(),

@@ -2,13 +2,17 @@
 //! the embedded log, so that neither drifts away from the other. [`contract_tests`](crate::contract_tests) makes a test
 //! of each.
 
+mod cleaning;
 mod groups;
+mod pending;
 mod reading;
 mod topics;
 mod transactions;
 mod writing;
 
+pub use cleaning::*;
 pub use groups::*;
+pub use pending::*;
 pub use reading::*;
 pub use topics::*;
 pub use transactions::*;
@@ -87,7 +91,42 @@ macro_rules! contract_tests {
             deleting_records_never_moves_the_start_back
             records_may_be_deleted_beyond_the_last_stable_offset
             a_producer_learns_the_partition_counts_in_order
+            compaction_leaves_the_last_record_of_each_key
+            a_reader_behind_compaction_goes_on_over_the_holes
+            compaction_takes_aborted_records_and_offsets_stay_taken
+            a_tombstone_is_kept_by_the_first_cleaning_that_meets_it
+            a_tombstone_stays_for_its_time
+            a_key_that_comes_back_replaces_its_tombstone
+            compaction_stops_at_an_open_transaction
+            a_compacted_topic_refuses_records_without_a_key
+            retention_by_time_moves_the_start_of_the_log
+            retention_may_leave_nothing_but_the_end
+            retention_by_size_keeps_at_least_that_much
+            a_compacted_topic_has_no_retention
+            impossible_settings_of_cleaning_are_refused
+            a_trimmed_log_is_compacted_from_its_new_start
         );
+    };
+    // Cases that also leave transactions halfway, or need a time-out of their own.
+    ($log:expr, halfway: $halves:expr) => {
+        $crate::contract_tests!($log);
+        $crate::contract_tests!(@halfway $halves,
+            a_pending_offset_holds_up_its_partition_and_nothing_else
+            whoever_waits_for_a_pending_offset_gets_what_its_end_decides
+            of_two_pending_offsets_the_later_written_wins
+            the_end_of_a_transaction_does_not_undo_what_was_written_after_it
+            a_transaction_that_times_out_is_aborted_and_its_producer_fenced
+            offsets_of_a_transaction_that_times_out_are_not_committed
+            a_trimmed_transaction_can_be_aborted
+        );
+    };
+    (@halfway $halves:expr, $($name:ident)*) => {
+        $(
+            #[test]
+            fn $name() {
+                $crate::contract::$name(&$halves);
+            }
+        )*
     };
     (@each $log:expr, $($name:ident)*) => {
         $(

@@ -8,6 +8,7 @@ pub mod broker;
 pub mod contract;
 pub mod drive;
 pub mod flights;
+pub mod halfway;
 pub mod ledger;
 pub mod simulation;
 

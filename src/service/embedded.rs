@@ -1,26 +1,33 @@
 //! The embedded log for a topology that runs by itself: its topics have to be made first.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::log::embedded::{EmbeddedLog, EmbeddedSettings};
-use crate::log::{Log, LogError, LogResult, TopicSpec};
+use crate::log::{Log, LogError, TopicSpec};
+use crate::service::error::ServiceError;
 use crate::time::Clock;
 use crate::topology::{TopicRef, Topology};
 
-/// The log answers from memory; the time-out is a formality.
+/// The log answers at once; the time-out is a formality.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// An embedded log with the topics that `topology` reads and writes, and the dead-letter topic, if any.
+/// An embedded log, in `dir` if one is given, with the topics that `topology` reads and writes, and the dead-letter topic,
+/// if any. Topics that are there already stay as they are.
 pub fn embedded_log(
+    dir: Option<&Path>,
     topology: &Topology,
     dead_letter_topic: Option<&str>,
     partitions: i32,
     settings: EmbeddedSettings,
     clock: Arc<dyn Clock>,
-) -> LogResult<Arc<dyn Log>> {
-    let log = EmbeddedLog::with_settings(clock, settings);
+) -> Result<Arc<dyn Log>, ServiceError> {
+    let log = match dir {
+        Some(dir) => EmbeddedLog::open(dir, clock, settings).map_err(ServiceError::start)?,
+        None => EmbeddedLog::with_settings(clock, settings),
+    };
     let used = topology
         .plan()
         .sub_topologies
@@ -41,7 +48,7 @@ pub fn embedded_log(
         };
         match admin.create_topic(&spec, TIMEOUT) {
             Ok(()) | Err(LogError::TopicExists { .. }) => {}
-            Err(e) => return Err(e),
+            Err(e) => return Err(ServiceError::start(e)),
         }
     }
     Ok(log)

@@ -57,9 +57,14 @@ pub fn open_log(
 ) -> Result<Arc<dyn Log>, ServiceError> {
     let settings = configuration.settings();
     if settings.embedded.enabled {
-        warn!("the embedded log is kept in memory and ends with this process");
+        let dir = settings.embedded.dir.as_deref();
+        match dir {
+            Some(dir) => info!(dir = %dir.display(), "the embedded log is kept in a directory"),
+            None => warn!("the embedded log is kept in memory and ends with this process"),
+        }
         let dead_letter_topic = settings.errors.dead_letter_topic.as_deref();
-        let log = embedded_log(
+        return embedded_log(
+            dir,
             topology,
             dead_letter_topic,
             settings.embedded.partitions,
@@ -69,7 +74,6 @@ pub fn open_log(
             },
             Arc::clone(clock),
         );
-        return log.map_err(ServiceError::start);
     }
     let kafka = kafka_settings(name, configuration);
     let refused = |e: crate::log::LogError| ConfigError::Conflict {

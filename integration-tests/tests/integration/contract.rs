@@ -1,5 +1,6 @@
 //! The log port's contract on real Kafka.
 
+use tidegate_integration_tests::halfway::Halves;
 use tidegate_integration_tests::{Broker, contract_tests};
 
-contract_tests!(Broker::shared().log());
+contract_tests!(Broker::shared().log(), halfway: |timeout| Halves::kafka(Broker::shared().address(), timeout));

@@ -5,5 +5,6 @@ use std::sync::Arc;
 use tidegate::log::embedded::EmbeddedLog;
 use tidegate::time::SystemClock;
 use tidegate_integration_tests::contract_tests;
+use tidegate_integration_tests::halfway::Halves;
 
-contract_tests!(EmbeddedLog::new(Arc::new(SystemClock::default())));
+contract_tests!(EmbeddedLog::new(Arc::new(SystemClock::default())), halfway: Halves::embedded);

@@ -64,7 +64,10 @@ impl Admin for EmbeddedAdmin {
 
     fn watermarks(&self, partition: &TopicPartition, _timeout: Duration) -> LogResult<Watermarks> {
         let answer = self.link.call(ListOffsets(partition.clone()));
-        answer.map_err(|_| unknown(&partition.topic))
+        answer.map_err(|error| match error {
+            BrokerError::UnknownTopicOrPartition => unknown(&partition.topic),
+            error => refused("reading watermarks", partition, &error),
+        })
     }
 
     fn delete_records(&self, before: &[(TopicPartition, i64)], _timeout: Duration) -> LogResult<()> {

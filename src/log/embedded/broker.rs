@@ -5,9 +5,12 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::cleaner::Cleaner;
+use super::files::Store;
 use super::group::Group;
 use super::topic::Topics;
 use super::transactions::Transactions;
+use crate::time::Millis;
 
 /// Why a broker refuses, by Kafka's names.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -29,6 +32,8 @@ pub(super) enum BrokerError {
     PolicyViolation,
     #[error("OFFSET_OUT_OF_RANGE")]
     OffsetOutOfRange,
+    #[error("INVALID_RECORD: a record without a key cannot be compacted")]
+    InvalidRecord,
     #[error("MESSAGE_TOO_LARGE")]
     MessageTooLarge,
     #[error("INVALID_PRODUCER_EPOCH")]
@@ -47,6 +52,8 @@ pub(super) enum BrokerError {
     IllegalGeneration,
     #[error("FENCED_INSTANCE_ID")]
     FencedInstanceId,
+    #[error("KAFKA_STORAGE_ERROR: {0}")]
+    KafkaStorageError(String),
     #[error("INVALID_REQUEST")]
     InvalidRequest,
 }
@@ -81,16 +88,30 @@ pub(super) struct Broker {
     pub transactions: Transactions,
     /// Consumer groups by name.
     pub groups: BTreeMap<String, Group>,
+    /// Retention and compaction.
+    pub cleaner: Cleaner,
+    /// Where everything is written down.
+    pub store: Store,
+    /// The clock's wall time at the request in hand.
+    pub wall_ms: Millis,
     wake: Wake,
     /// Before this time nothing happens without a request.
     next_deadline: Option<Duration>,
 }
 
 impl Broker {
-    /// Lets happen what is due by `now`, then handles the request.
-    pub fn handle<R: Request>(&mut self, request: R, now: Duration) -> Result<R::Answer, BrokerError> {
+    /// Lets happen what is due by `now`, then handles the request. `wall_ms` is the time that the log writes and compares
+    /// with that of records.
+    pub fn handle<R: Request>(&mut self, request: R, now: Duration, wall_ms: Millis) -> Result<R::Answer, BrokerError> {
+        self.wall_ms = wall_ms;
         self.advance(now);
-        request.handle(self, now)
+        let answer = request.handle(self, now);
+        self.shorten_journal();
+        match self.store.failure() {
+            None => answer,
+            // What is not written must not be acknowledged, nor anything that follows from it.
+            Some(failure) => Err(BrokerError::KafkaStorageError(failure.to_string())),
+        }
     }
 
     /// Notes who must look again.
@@ -103,12 +124,12 @@ impl Broker {
         std::mem::take(&mut self.wake)
     }
 
-    /// When the next transaction or session ends by itself.
+    /// When something happens by itself: a transaction or a session ends, or old records go.
     pub fn next_deadline(&self) -> Option<Duration> {
         self.next_deadline
     }
 
-    /// Notes that something ends by itself at `deadline`.
+    /// Notes that something happens by itself at `deadline`.
     pub fn expect_deadline(&mut self, deadline: Duration) {
         self.next_deadline = Some(self.next_deadline.map_or(deadline, |next| next.min(deadline)));
     }
@@ -143,7 +164,7 @@ impl Broker {
         self.wake(Wake::Everybody);
     }
 
-    /// Ends transactions and sessions that are due. The deadline kept may be too early, never too late: heartbeats only defer.
+    /// Ends transactions and sessions that are due, and keeps house. The deadline kept may be too early, never too late: heartbeats only defer.
     fn advance(&mut self, now: Duration) {
         if self.next_deadline.is_none_or(|deadline| now < deadline) {
             return;
@@ -153,8 +174,10 @@ impl Broker {
             group.expire(now);
             group.rebalance(&self.topics);
         }
+        self.clean(now);
         let sessions = self.groups.values().filter_map(Group::next_deadline);
-        self.next_deadline = sessions.chain(self.transactions.next_deadline()).min();
+        let others = [self.transactions.next_deadline(), self.cleaner.next_deadline()];
+        self.next_deadline = sessions.chain(others.into_iter().flatten()).min();
         self.wake(Wake::Everybody);
     }
 }

@@ -65,7 +65,9 @@ impl Shared {
     }
 
     fn handle<R: Request>(&self, state: &mut State, request: R) -> Result<R::Answer, BrokerError> {
-        let answer = state.broker.handle(request, self.clock.monotonic());
+        let answer = state
+            .broker
+            .handle(request, self.clock.monotonic(), self.clock.wall_ms());
         let wake = state.broker.take_wake();
         if wake >= Wake::UncommittedReaders && state.waiting_uncommitted > 0 {
             self.uncommitted.notify_all();
@@ -78,10 +80,10 @@ impl Shared {
 }
 
 impl Link {
-    /// A link to a new broker.
-    pub fn new(clock: Arc<dyn Clock>, settings: EmbeddedSettings) -> Self {
+    /// A link to `broker`.
+    pub fn new(clock: Arc<dyn Clock>, settings: EmbeddedSettings, broker: Broker) -> Self {
         let state = State {
-            broker: Broker::default(),
+            broker,
             waiting_uncommitted: 0,
             waiting_settled: 0,
         };

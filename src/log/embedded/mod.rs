@@ -9,15 +9,19 @@
 //!
 //! - `broker`: all state, changed by one request at a time and told the time with each. It
 //!   consists of `topic` and `partition` (records), `transactions`, `group` and `offsets`.
+//! - `cleaner`: retention, and `compaction` by short steps, between requests and by the broker's clock. `segments` says
+//!   what they may work on.
+//! - `files`: where the broker writes down what it does, if the log is kept in a directory.
 //! - `link`: the only way from a client to the broker, and the only lock.
 //! - `consumer`, `producer`, `member`, `admin`: the clients, with the state that a real client has. They have no
 //!   threads: time passes for them when they are called.
 //!
 //! # What is absent
 //!
-//! - Compaction and retention: the settings are kept and shown, and nothing is ever deleted except by
-//!   `delete_records` and `delete_topic`. Everything is in memory and grows with what is written.
-//! - Keeping the log in a directory.
+//! - A log that is larger than memory: a directory holds a copy of what is there.
+//! - A default for `retention.ms`: unless it is set nothing is deleted by its age, where Kafka deletes after a week. Retention
+//!   never goes beyond the last stable offset, which Kafka's may. `max.compaction.lag.ms` and whatever else is not named in
+//!   `settings` is taken and not acted upon.
 //! - More than one broker, failing requests, and everything that comes of them; the end of a transaction takes
 //!   effect in all partitions and groups at once.
 //! - `max.poll.interval.ms`: a member that is not polled is given up when its session is over.
@@ -26,7 +30,10 @@ mod admin;
 mod assignor;
 mod batch;
 mod broker;
+mod cleaner;
+mod compaction;
 mod consumer;
+mod files;
 mod group;
 mod link;
 mod member;
@@ -34,17 +41,22 @@ mod offsets;
 mod packed;
 mod partition;
 mod producer;
+mod segments;
+mod settings;
 mod topic;
 mod transactions;
 
 #[cfg(test)]
 mod tests;
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::log::{Admin, Consumer, GroupMember, Isolation, Log, LogResult, MemberSettings, Producer};
 use crate::time::Clock;
+use broker::Broker;
+pub use files::DirectoryError;
 use link::Link;
 
 /// Whether calls with a time-out wait in real time.
@@ -90,8 +102,20 @@ impl EmbeddedLog {
     /// An empty log.
     pub fn with_settings(clock: Arc<dyn Clock>, settings: EmbeddedSettings) -> Arc<Self> {
         Arc::new(Self {
-            link: Link::new(clock, settings),
+            link: Link::new(clock, settings, Broker::default()),
         })
+    }
+
+    /// The log in a directory, which is made if it is not there. It outlives the process, also one that is killed, with all
+    /// topics, records, committed offsets and producers; transactions that were open are aborted.
+    ///
+    /// # Errors
+    /// [`DirectoryError`]: another process has it open, it is damaged, or it is no log.
+    pub fn open(dir: &Path, clock: Arc<dyn Clock>, settings: EmbeddedSettings) -> Result<Arc<Self>, DirectoryError> {
+        let broker = files::open(dir, clock.wall_ms())?;
+        Ok(Arc::new(Self {
+            link: Link::new(clock, settings, broker),
+        }))
     }
 }
 

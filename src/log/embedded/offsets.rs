@@ -58,6 +58,28 @@ impl Offsets {
         Ok(())
     }
 
+    /// Everything that is committed or pending, in the order in which it was written, with the transaction it waits for.
+    pub fn written(&self) -> impl Iterator<Item = (Option<TransactionSerial>, CommitOffset)> {
+        let committed = self.committed.iter().map(|written| (None, written));
+        let pending = self.pending.iter();
+        let pending = pending.flat_map(|(serial, offsets)| offsets.iter().map(|written| (Some(*serial), written)));
+        let mut all: Vec<_> = committed.chain(pending).collect();
+        all.sort_by_key(|(_, (_, written))| written.sequence);
+        all.into_iter().map(|(serial, (partition, written))| {
+            let offset = CommitOffset {
+                partition: partition.clone(),
+                offset: written.offset.offset,
+                metadata: written.offset.metadata.clone(),
+            };
+            (serial, offset)
+        })
+    }
+
+    /// Transactions whose offsets wait for their end.
+    pub fn pending_transactions(&self) -> impl Iterator<Item = TransactionSerial> {
+        self.pending.keys().copied()
+    }
+
     fn sequenced(&mut self, offset: &CommitOffset) -> Written {
         self.last_sequence += 1;
         Written {
@@ -130,6 +152,7 @@ impl Request for CommitOffsets {
         let group = broker.group_mut(&self.group.group);
         group.check_plain_commit(&self.group)?;
         group.offsets.write(&self.group.group, &self.offsets)?;
+        broker.store.offsets(&self.group.group, &self.offsets);
         broker.wake(Wake::Everybody);
         Ok(())
     }

@@ -2,11 +2,15 @@
 
 use std::fmt;
 
+use super::segments::Appended;
 use crate::record::{Headers, RecordRef};
 use crate::time::{Millis, NO_TIMESTAMP};
 
 /// Length that stands for Kafka's null.
 const NULL: u32 = u32::MAX;
+
+/// What a record takes besides its bytes, as sizes of segments count it: about what a large batch of format 2 adds to it.
+const RECORD_OVERHEAD_BYTES: u64 = 12;
 
 /// Bytes of a record batch of format 2 before its first record.
 const BATCH_HEADER_BYTES: usize = 61;
@@ -55,6 +59,21 @@ pub(super) struct PackedRecord {
 impl PackedRecord {
     fn stored_bytes(&self) -> usize {
         length(self.key_bytes) + length(self.value_bytes)
+    }
+
+    /// Size of the record as sizes of segments count it.
+    pub fn segment_bytes(&self) -> u64 {
+        self.stored_bytes() as u64 + RECORD_OVERHEAD_BYTES
+    }
+
+    /// Whether the record has no key.
+    pub fn is_keyless(&self) -> bool {
+        self.key_bytes == NULL
+    }
+
+    /// Whether the record has no value.
+    pub fn is_tombstone(&self) -> bool {
+        self.value_bytes == NULL
     }
 
     /// Size of a record batch that holds only this record, as a broker compares it with `max.message.bytes`.
@@ -140,12 +159,44 @@ impl Packed {
         }));
     }
 
-    /// Appends the end marker of a transaction. Nobody ever sees its time.
-    pub fn push_control(&mut self, offset: i64) {
-        self.push(None, None, NO_TIMESTAMP, Headers::default());
+    /// Appends the end marker of a transaction: a record of the log's own, whose key says which transaction it ends.
+    pub fn push_control(&mut self, offset: i64, ended: TransactionSerial, timestamp_ms: Millis) {
+        self.push(Some(&ended.0.to_be_bytes()), None, timestamp_ms, Headers::default());
         if let Some(marker) = self.records.last_mut() {
             marker.offset = offset;
             marker.writer = Writer::CONTROL;
+        }
+    }
+
+    /// The transaction that the record at `index` ends, if it is an end marker.
+    pub fn ended_by(&self, index: usize) -> Option<TransactionSerial> {
+        let key = (self.records[index].writer == Writer::CONTROL).then(|| self.lend(index).key)??;
+        Some(TransactionSerial(u64::from_be_bytes(key.try_into().ok()?)))
+    }
+
+    /// Appends a copy of the record at `index` of `other`, its place in the log included.
+    pub fn take(&mut self, other: &Packed, index: usize) {
+        let record = &other.records[index];
+        let start = record.start as usize;
+        let moved = PackedRecord {
+            start: self.bytes.len() as u32,
+            ..record.clone()
+        };
+        self.bytes
+            .extend_from_slice(&other.bytes[start..start + record.stored_bytes()]);
+        self.records.push(moved);
+    }
+
+    /// What an append of all records means to segments.
+    pub fn appended(&self) -> Appended {
+        Appended {
+            bytes: self.bytes.len() as u64 + self.records.len() as u64 * RECORD_OVERHEAD_BYTES,
+            timestamp_ms: self
+                .records
+                .iter()
+                .map(|record| record.timestamp_ms)
+                .max()
+                .unwrap_or(NO_TIMESTAMP),
         }
     }
 

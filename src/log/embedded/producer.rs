@@ -98,7 +98,7 @@ impl EmbeddedProducer {
                     reason,
                 })
             }
-            BrokerError::InvalidTxnState => {
+            BrokerError::InvalidTxnState | BrokerError::KafkaStorageError(_) => {
                 let operation = operation.to_owned();
                 self.die(LogError::Fatal { operation, reason })
             }

@@ -6,77 +6,28 @@ use std::time::Duration;
 
 use super::batch::Batch;
 use super::broker::{Broker, BrokerError, Request, Wake};
-use super::partition::Partition;
+use super::packed::{Packed, TransactionSerial};
+use super::partition::{Ending, Partition};
+use super::settings::TopicSettings;
 use crate::ids::TopicPartition;
 use crate::log::{Isolation, Slot, TopicInfo, TopicSpec, Watermarks};
+use crate::time::Millis;
 
 /// Longest name of a topic in Kafka, in bytes.
 const NAME_MAX_BYTES: usize = 249;
-/// Kafka's default for `max.message.bytes`.
-const DEFAULT_MAX_MESSAGE_BYTES: usize = 1_048_588;
-const DEFAULT_DELETE_RETENTION_MS: i64 = 86_400_000;
-
-/// Settings that a topic may have besides `cleanup.policy`, `delete.retention.ms` and `max.message.bytes`; they are kept and not acted upon.
-const OTHER_SETTINGS: [&str; 24] = [
-    "compression.gzip.level",
-    "compression.lz4.level",
-    "compression.type",
-    "compression.zstd.level",
-    "file.delete.delay.ms",
-    "flush.messages",
-    "flush.ms",
-    "index.interval.bytes",
-    "max.compaction.lag.ms",
-    "message.timestamp.after.max.ms",
-    "message.timestamp.before.max.ms",
-    "message.timestamp.type",
-    "min.cleanable.dirty.ratio",
-    "min.compaction.lag.ms",
-    "min.insync.replicas",
-    "preallocate",
-    "retention.bytes",
-    "retention.ms",
-    "segment.bytes",
-    "segment.index.bytes",
-    "segment.jitter.ms",
-    "segment.ms",
-    "remote.storage.enable",
-    "unclean.leader.election.enable",
-];
-
 /// Identity of a topic; a topic that is created again under the same name has another one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct TopicId(u32);
 
-/// What happens to old records.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct CleanupPolicy {
-    delete: bool,
-    compact: bool,
-}
-
-impl CleanupPolicy {
-    fn parse(text: &str) -> Option<Self> {
-        let mut policy = Self {
-            delete: false,
-            compact: false,
-        };
-        for word in text.split(',') {
-            match word.trim() {
-                "delete" => policy.delete = true,
-                "compact" => policy.compact = true,
-                _ => return None,
-            }
-        }
-        Some(policy)
+impl TopicId {
+    /// The number of the topic, which no other one has while the log is open.
+    pub fn number(self) -> u32 {
+        self.0
     }
 
-    fn name(self) -> &'static str {
-        match (self.compact, self.delete) {
-            (true, true) => "compact,delete",
-            (true, false) => "compact",
-            _ => "delete",
-        }
+    /// The topic of that number.
+    pub fn from_number(number: u32) -> Self {
+        Self(number)
     }
 }
 
@@ -84,9 +35,8 @@ impl CleanupPolicy {
 #[derive(Debug)]
 pub(super) struct Topic {
     name: Arc<str>,
-    cleanup_policy: CleanupPolicy,
-    delete_retention_ms: i64,
-    max_message_bytes: usize,
+    config: Vec<(String, String)>,
+    settings: TopicSettings,
     partitions: Vec<Partition>,
 }
 
@@ -100,40 +50,84 @@ impl Topic {
         if spec.replication.is_some_and(|replicas| replicas != 1) {
             return Err(BrokerError::InvalidReplicationFactor);
         }
-        let mut topic = Self {
+        let settings = TopicSettings::new(&spec.config)?;
+        let segments = settings.segments;
+        let partition = || Partition::new(segments);
+        Ok(Self {
             name: Arc::clone(&spec.name),
-            cleanup_policy: CleanupPolicy {
-                delete: true,
-                compact: false,
-            },
-            delete_retention_ms: DEFAULT_DELETE_RETENTION_MS,
-            max_message_bytes: DEFAULT_MAX_MESSAGE_BYTES,
-            partitions: std::iter::repeat_with(Partition::default).take(partitions).collect(),
-        };
-        for (name, value) in &spec.config {
-            topic.configure(name, value)?;
-        }
-        Ok(topic)
+            config: spec.config.clone(),
+            settings,
+            partitions: std::iter::repeat_with(partition).take(partitions).collect(),
+        })
     }
 
-    fn configure(&mut self, name: &str, value: &str) -> Result<(), BrokerError> {
-        let invalid = || BrokerError::InvalidConfig(format!("{name}={value}"));
-        match name {
-            "cleanup.policy" => self.cleanup_policy = CleanupPolicy::parse(value).ok_or_else(invalid)?,
-            "delete.retention.ms" => self.delete_retention_ms = value.parse().map_err(|_| invalid())?,
-            "max.message.bytes" => {
-                let bytes: i32 = value.parse().map_err(|_| invalid())?;
-                self.max_message_bytes = usize::try_from(bytes).map_err(|_| invalid())?;
+    /// The name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The settings as they were given.
+    pub fn config(&self) -> &[(String, String)] {
+        &self.config
+    }
+
+    /// What the topic was created with.
+    pub fn settings(&self) -> &TopicSettings {
+        &self.settings
+    }
+
+    /// All partitions, in order of their numbers.
+    pub fn partitions_mut(&mut self) -> &mut [Partition] {
+        &mut self.partitions
+    }
+
+    /// Whether the partition is there and takes these records.
+    pub fn check(&mut self, partition: i32, records: &Packed) -> Result<(), BrokerError> {
+        self.partition_mut(partition)?;
+        for record in records.records() {
+            if record.batch_bytes() > self.settings.max_message_bytes {
+                return Err(BrokerError::MessageTooLarge);
             }
-            _ if OTHER_SETTINGS.contains(&name) => {}
-            _ => return Err(invalid()),
+            if self.settings.cleanup_policy.compact && record.is_keyless() {
+                return Err(BrokerError::InvalidRecord);
+            }
         }
         Ok(())
     }
 
-    /// Largest record batch that the topic takes, in bytes.
-    pub fn max_message_bytes(&self) -> usize {
-        self.max_message_bytes
+    /// Appends records to a partition; answers the offset of the first, and whether housekeeping should look at it.
+    pub fn append(
+        &mut self,
+        partition: i32,
+        records: &Packed,
+        transaction: Option<TransactionSerial>,
+        wall_ms: Millis,
+    ) -> Result<(i64, bool), BrokerError> {
+        let offset = self.partition_mut(partition)?.append(records, transaction, wall_ms);
+        Ok((offset, self.needs_a_look(partition)))
+    }
+
+    /// Writes the end marker of a transaction, if it has written to the partition; answers its offset, and whether
+    /// housekeeping should look at the partition.
+    pub fn end_transaction(
+        &mut self,
+        partition: i32,
+        serial: TransactionSerial,
+        ending: Ending,
+        wall_ms: Millis,
+    ) -> Option<(i64, bool)> {
+        let offset = self
+            .partition_mut(partition)
+            .ok()?
+            .end_transaction(serial, ending, wall_ms)?;
+        Some((offset, self.needs_a_look(partition)))
+    }
+
+    fn needs_a_look(&self, partition: i32) -> bool {
+        let partition = usize::try_from(partition)
+            .ok()
+            .and_then(|index| self.partitions.get(index));
+        partition.is_some_and(|partition| partition.needs_a_look(&self.settings))
     }
 
     /// A partition for writing.
@@ -188,6 +182,12 @@ impl Topics {
         self.get_mut(id)?.partition_mut(partition.partition)
     }
 
+    /// All topics that there are, with their ids.
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = (TopicId, &mut Topic)> {
+        let topics = self.topics.iter_mut().enumerate();
+        topics.filter_map(|(index, topic)| Some((TopicId(index as u32), topic.as_mut()?)))
+    }
+
     /// All partitions of the topics that exist among `names`.
     pub fn partitions_of(&self, names: &BTreeSet<Arc<str>>) -> BTreeSet<TopicPartition> {
         let known = names.iter().filter_map(|name| self.get(self.find(name).ok()?).ok());
@@ -199,21 +199,32 @@ impl Topics {
             .collect()
     }
 
-    fn create(&mut self, spec: &TopicSpec) -> Result<(), BrokerError> {
+    fn create(&mut self, spec: &TopicSpec) -> Result<TopicId, BrokerError> {
+        let id = TopicId(self.topics.len() as u32);
+        self.restore(id, spec)?;
+        Ok(id)
+    }
+
+    /// Creates a topic under a number that was chosen before.
+    pub fn restore(&mut self, id: TopicId, spec: &TopicSpec) -> Result<(), BrokerError> {
         if self.names.contains_key(&spec.name) {
             return Err(BrokerError::TopicAlreadyExists);
         }
         let topic = Topic::new(spec)?;
-        let id = TopicId(self.topics.len() as u32);
-        self.topics.push(Some(topic));
+        let place = id.0 as usize;
+        if place >= self.topics.len() {
+            self.topics.resize_with(place + 1, || None);
+        }
+        self.topics[place] = Some(topic);
         self.names.insert(Arc::clone(&spec.name), id);
         Ok(())
     }
 
-    fn delete(&mut self, name: &str) -> Result<(), BrokerError> {
-        let id = self.names.remove(name).ok_or(BrokerError::UnknownTopicOrPartition)?;
-        self.topics[id.0 as usize] = None;
-        Ok(())
+    /// Deletes a topic if it is there.
+    pub fn remove(&mut self, id: TopicId) {
+        if let Some(topic) = self.topics.get_mut(id.0 as usize).and_then(Option::take) {
+            self.names.remove(&topic.name);
+        }
     }
 }
 
@@ -227,7 +238,8 @@ impl Request for CreateTopic {
     type Answer = ();
 
     fn handle(self, broker: &mut Broker, now: Duration) -> Result<(), BrokerError> {
-        broker.topics.create(&self.0)?;
+        let id = broker.topics.create(&self.0)?;
+        broker.store.topic_created(id, &self.0);
         broker.topics_changed(&self.0.name, now);
         Ok(())
     }
@@ -241,7 +253,9 @@ impl Request for DeleteTopic {
     type Answer = ();
 
     fn handle(self, broker: &mut Broker, now: Duration) -> Result<(), BrokerError> {
-        broker.topics.delete(&self.0)?;
+        let id = broker.topics.find(&self.0)?;
+        broker.topics.remove(id);
+        broker.store.topic_deleted(id);
         broker.topics_changed(&self.0, now);
         Ok(())
     }
@@ -259,9 +273,9 @@ impl Request for DescribeTopic {
         let topic = broker.topics.get(id)?;
         let info = TopicInfo {
             partitions: topic.partitions.len() as i32,
-            cleanup_policy: topic.cleanup_policy.name().to_owned(),
-            delete_retention_ms: topic.delete_retention_ms,
-            max_message_bytes: topic.max_message_bytes,
+            cleanup_policy: topic.settings.cleanup_policy.name().to_owned(),
+            delete_retention_ms: topic.settings.delete_retention_ms,
+            max_message_bytes: topic.settings.max_message_bytes,
         };
         Ok((id, info))
     }
@@ -298,7 +312,7 @@ impl Request for DeleteRecords {
     fn handle(self, broker: &mut Broker, _now: Duration) -> Result<(), BrokerError> {
         let id = broker.topics.find(&self.partition.topic)?;
         let topic = broker.topics.get_mut(id)?;
-        let deletes = topic.cleanup_policy.delete;
+        let deletes = topic.settings.cleanup_policy.delete;
         let partition = topic.partition_mut(self.partition.partition)?;
         if !deletes {
             return Err(BrokerError::PolicyViolation);
@@ -308,6 +322,7 @@ impl Request for DeleteRecords {
             before => before,
         };
         partition.delete_before(before)?;
+        broker.store.cleaned(id, self.partition.partition, partition);
         broker.wake(Wake::Everybody);
         Ok(())
     }

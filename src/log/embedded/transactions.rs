@@ -24,6 +24,7 @@ pub(super) struct ProducerIdentity {
 /// The coordinator's view of one transactional id.
 #[derive(Debug)]
 struct TransactionalId {
+    name: String,
     producer_id: i64,
     epoch: i16,
     timeout: Duration,
@@ -58,6 +59,30 @@ impl Transactions {
         open.min()
     }
 
+    /// Every transactional id with its producer.
+    pub fn producers(&self) -> impl Iterator<Item = (&str, i64, i16)> {
+        self.ids.iter().map(|id| (id.name.as_str(), id.producer_id, id.epoch))
+    }
+
+    /// The last producer id and the last serial number that were given out.
+    pub fn counters(&self) -> (i64, u64) {
+        (self.last_producer_id, self.last_serial)
+    }
+
+    /// Numbers up to these are taken.
+    pub fn raise(&mut self, last_producer_id: i64, last_serial: u64) {
+        self.last_producer_id = self.last_producer_id.max(last_producer_id);
+        self.last_serial = self.last_serial.max(last_serial);
+    }
+
+    /// A transactional id had this producer when the log ended.
+    pub fn restore(&mut self, name: &str, producer_id: i64, epoch: i16) {
+        let index = self.initialise(name, Duration::ZERO);
+        self.ids[index].producer_id = producer_id;
+        self.ids[index].epoch = epoch;
+        self.raise(producer_id, 0);
+    }
+
     fn initialise(&mut self, name: &str, timeout: Duration) -> usize {
         if let Some(index) = self.names.get(name) {
             self.ids[*index].timeout = timeout;
@@ -65,6 +90,7 @@ impl Transactions {
         }
         self.last_producer_id += 1;
         self.ids.push(TransactionalId {
+            name: name.to_owned(),
             producer_id: self.last_producer_id,
             // The first initialisation raises it to 0.
             epoch: -1,
@@ -128,20 +154,32 @@ impl Transactions {
 }
 
 impl Broker {
+    /// From now on earlier producers of this id are refused.
+    fn fence(&mut self, index: usize) {
+        self.transactions.fence(index);
+        let id = &self.transactions.ids[index];
+        self.store.producer(&id.name, id.producer_id, id.epoch);
+    }
+
     /// Ends the open transaction of a transactional id, if there is one, everywhere at once.
-    fn end_transaction(&mut self, index: usize, ending: Ending) {
+    fn end_transaction(&mut self, index: usize, ending: Ending, now: Duration) {
         let Some(open) = self.transactions.ids[index].open.take() else {
             return;
         };
-        for (topic, partition) in open.partitions {
+        let wall_ms = self.wall_ms;
+        self.store.end(open.serial, ending, wall_ms, &open.partitions);
+        let mut needs_a_look = false;
+        for (id, partition) in open.partitions {
             // A topic that was deleted meanwhile needs no marker.
-            if let Ok(partition) = self
-                .topics
-                .get_mut(topic)
-                .and_then(|topic| topic.partition_mut(partition))
-            {
-                partition.end_transaction(open.serial, ending);
+            let topic = self.topics.get_mut(id).ok();
+            let marker = topic.and_then(|topic| topic.end_transaction(partition, open.serial, ending, wall_ms));
+            if let Some((offset, look)) = marker {
+                self.store.marker(id, partition, offset, open.serial, ending, wall_ms);
+                needs_a_look |= look;
             }
+        }
+        if needs_a_look {
+            self.expect_cleaning(now);
         }
         for group in &open.groups {
             self.group_mut(group).offsets.end_transaction(open.serial, ending);
@@ -154,8 +192,8 @@ impl Broker {
         for index in 0..self.transactions.ids.len() {
             let id = &self.transactions.ids[index];
             if id.open.as_ref().is_some_and(|open| open.since + id.timeout <= now) {
-                self.transactions.fence(index);
-                self.end_transaction(index, Ending::Abort);
+                self.fence(index);
+                self.end_transaction(index, Ending::Abort, now);
             }
         }
     }
@@ -175,10 +213,10 @@ pub(super) struct InitProducer {
 impl Request for InitProducer {
     type Answer = ProducerIdentity;
 
-    fn handle(self, broker: &mut Broker, _now: Duration) -> Result<ProducerIdentity, BrokerError> {
+    fn handle(self, broker: &mut Broker, now: Duration) -> Result<ProducerIdentity, BrokerError> {
         let index = broker.transactions.initialise(&self.transactional_id, self.timeout);
-        broker.transactions.fence(index);
-        broker.end_transaction(index, Ending::Abort);
+        broker.fence(index);
+        broker.end_transaction(index, Ending::Abort, now);
         Ok(broker.transactions.identity(index))
     }
 }
@@ -204,28 +242,27 @@ impl Request for Produce {
             broker.transactions.check(producer)?;
         }
         let topic = broker.topics.get_mut(self.topic)?;
-        let max_bytes = topic.max_message_bytes();
-        let partition = topic.partition_mut(self.partition)?;
-        if self
-            .records
-            .records()
-            .iter()
-            .any(|record| record.batch_bytes() > max_bytes)
-        {
-            return Err(BrokerError::MessageTooLarge);
-        }
-        let Some(producer) = self.producer else {
-            partition.append(&self.records, None);
-            broker.wake(Wake::Everybody);
-            return Ok(());
-        };
-        let (open, deadline) = broker.transactions.open(producer, now)?;
-        if !partition.is_open(open.serial) {
+        topic.check(self.partition, &self.records)?;
+        let mut serial = None;
+        if let Some(producer) = self.producer {
+            let (open, deadline) = broker.transactions.open(producer, now)?;
             open.partitions.insert((self.topic, self.partition));
+            serial = Some((open.serial, deadline));
         }
-        partition.append(&self.records, Some(open.serial));
-        broker.expect_deadline(deadline);
-        broker.wake(Wake::UncommittedReaders);
+        let written_by = serial.map(|(serial, _)| serial);
+        let (offset, needs_a_look) = topic.append(self.partition, &self.records, written_by, broker.wall_ms)?;
+        let store = &mut broker.store;
+        store.append(self.topic, self.partition, offset, written_by, &self.records);
+        if needs_a_look {
+            broker.expect_cleaning(now);
+        }
+        match serial {
+            Some((_, deadline)) => {
+                broker.expect_deadline(deadline);
+                broker.wake(Wake::UncommittedReaders);
+            }
+            None => broker.wake(Wake::Everybody),
+        }
         Ok(())
     }
 }
@@ -253,6 +290,7 @@ impl Request for CommitOffsetsInTransaction {
         let group = broker.group_mut(&self.group.group);
         group.check_transactional_commit(&self.group)?;
         group.offsets.write_pending(serial, &self.group.group, &self.offsets)?;
+        broker.store.pending_offsets(serial, &self.group.group, &self.offsets);
         broker.wake(Wake::Everybody);
         Ok(())
     }
@@ -270,11 +308,11 @@ pub(super) struct EndTransaction {
 impl Request for EndTransaction {
     type Answer = ();
 
-    fn handle(self, broker: &mut Broker, _now: Duration) -> Result<(), BrokerError> {
+    fn handle(self, broker: &mut Broker, now: Duration) -> Result<(), BrokerError> {
         if broker.transactions.check(self.producer)?.open.is_none() {
             return Err(BrokerError::InvalidTxnState);
         }
-        broker.end_transaction(self.producer.index, self.ending);
+        broker.end_transaction(self.producer.index, self.ending, now);
         Ok(())
     }
 }

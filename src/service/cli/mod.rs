@@ -205,8 +205,13 @@ fn set() -> Arg {
 }
 
 fn embedded() -> Arg {
-    let argument = Arg::new("embedded").long("embedded").action(ArgAction::SetTrue);
-    argument.help("Use the log inside the process in place of Kafka (embedded.enabled = true)")
+    // Without the equals sign the name of the topology that follows would be taken for the directory.
+    Arg::new("embedded")
+        .long("embedded")
+        .value_name("DIR")
+        .num_args(0..=1)
+        .require_equals(true)
+        .help("Use the log inside the process in place of Kafka (embedded.enabled = true), kept in DIR if one is named")
 }
 
 // ---------------------------------------------------------------------------------------------- the commands
@@ -224,8 +229,11 @@ fn configuration(matches: &ArgMatches, environment: Variables) -> Result<Configu
         .flatten()
         .cloned()
         .collect();
-    if matches.get_flag("embedded") {
+    if matches.contains_id("embedded") {
         assignments.push("embedded.enabled=true".to_owned());
+    }
+    if let Some(dir) = matches.get_one::<String>("embedded") {
+        assignments.push(format!("embedded.dir={dir}"));
     }
     Configuration::load(&Sources {
         files,

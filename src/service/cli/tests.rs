@@ -214,6 +214,22 @@ fn a_configuration_is_checked_and_shown_with_its_origins() {
 }
 
 #[test]
+fn the_embedded_log_may_be_given_a_directory() {
+    let plain = run_line("config show --embedded");
+    assert!(
+        plain.stdout.contains("embedded.enabled = true") && !plain.stdout.contains("embedded.dir ="),
+        "{}",
+        plain.stdout
+    );
+    let kept = run_line("config show --embedded=some/where");
+    assert!(
+        kept.stdout.contains("embedded.enabled = true") && kept.stdout.contains("embedded.dir = \"some/where\""),
+        "{}",
+        kept.stdout
+    );
+}
+
+#[test]
 fn own_commands_get_their_arguments_as_they_are() {
     let greeted = run_line("greet --name Ann -v");
     assert_eq!(greeted.code, EXIT_CLEAN, "{}", greeted.stderr);

@@ -209,7 +209,13 @@ pub const OPTIONS: &[OptionSpec] = &[
         "embedded.enabled",
         Kind::Boolean,
         Some("false"),
-        "Uses the log inside the process in place of Kafka. It is kept in memory and ends with the process: for demos and trials. kafka.* is then unused.",
+        "Uses the log inside the process in place of Kafka. For demos and trials; kafka.* is then unused. It is kept in memory and ends with the process, unless embedded.dir is set.",
+    ),
+    option(
+        "embedded.dir",
+        Kind::Text,
+        None,
+        "Directory that keeps the embedded log, for one process at a time. It survives a crash of the process; a crash of the machine may lose what was written since the last clean end. Unset: memory only.",
     ),
     option(
         "embedded.partitions",

@@ -81,7 +81,7 @@ sections! {
         key_password: Option<Secret>,
     }
     /// `[embedded]`
-    EmbeddedSection { enabled: bool, partitions: i32 }
+    EmbeddedSection { enabled: bool, dir: Option<PathBuf>, partitions: i32 }
     /// `[topics]`
     TopicsSection { replication_factor: Option<i32>, purge_interval: HumanDuration }
     /// `[state]`

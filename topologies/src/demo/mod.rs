@@ -1,8 +1,10 @@
 //! `tidegate demo`: a month of flights, replayed and counted before your eyes.
 
 mod error;
+mod remaining;
 mod tables;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,6 +16,7 @@ use tidegate::log::Log;
 use tidegate::service::config::{Configuration, Sources};
 use tidegate::service::{BoxError, Monitor, MonitorSettings, ServiceError, logging, open_log};
 use tidegate::time::{Clock, SystemClock};
+use tidegate::topology::Topology;
 use tidegate_topologies::flights::{self, Dataset, LoadOptions, Parameters, Results};
 
 use error::DemoError;
@@ -26,6 +29,8 @@ const WORKERS: usize = 2;
 const PARTITIONS: i32 = 3;
 /// How often the progress is looked at.
 const LOOK_INTERVAL: Duration = Duration::from_millis(50);
+/// After this time without progress it is looked whether there is anything left to do.
+const IDLE_TIME: Duration = Duration::from_millis(500);
 /// Longest time without any progress.
 const STALL_TIMEOUT: Duration = Duration::from_secs(60);
 const READ_TIMEOUT: Duration = Duration::from_secs(30);
@@ -37,6 +42,9 @@ struct Options {
     /// Brokers to run on, as host:port; without it everything happens in this process.
     #[arg(long, value_name = "ADDRESSES")]
     kafka: Option<String>,
+    /// Directory for the log inside the process and the state. A demo that was killed goes on from there.
+    #[arg(long, value_name = "DIR", conflicts_with = "kafka")]
+    dir: Option<PathBuf>,
     /// Set one option, for example parameters.grace=2h or http.address=127.0.0.1:9464.
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
@@ -45,15 +53,16 @@ struct Options {
 /// Runs the command with the arguments after its name.
 pub fn run(arguments: &[String]) -> Result<(), BoxError> {
     let options = Options::parse_from(std::iter::once("tidegate demo").chain(arguments.iter().map(String::as_str)));
-    let state = tempfile::tempdir().map_err(|error| {
+    let temporary = tempfile::tempdir().map_err(|error| {
         coded(DemoError::State {
             reason: error.to_string(),
         })
     })?;
+    let dir = options.dir.as_deref().unwrap_or(temporary.path());
     let mut assignments = vec![
         format!("application.id={APPLICATION}"),
         format!("workers={WORKERS}"),
-        format!("state.dir={}", state.path().display()),
+        format!("state.dir={}", dir.join("state").display()),
         "http.address=127.0.0.1:0".to_owned(),
         "log.level=warn,tidegate::service::run=error".to_owned(),
     ];
@@ -64,19 +73,23 @@ pub fn run(arguments: &[String]) -> Result<(), BoxError> {
     if options.kafka.is_none() {
         assignments.push(format!("embedded.partitions={PARTITIONS}"));
     }
+    if options.dir.is_some() {
+        assignments.push(format!("embedded.dir={}", dir.join("log").display()));
+    }
     assignments.extend(options.set.iter().cloned());
     let configuration = Configuration::load(&Sources {
         assignments,
         ..Sources::default()
     })?;
-    let place = options
-        .kafka
-        .map_or("the log inside this process".to_owned(), |addresses| {
-            format!("Kafka at {addresses}")
-        });
+    let place = match (&options.kafka, &options.dir) {
+        (Some(addresses), _) => format!("Kafka at {addresses}"),
+        (None, Some(dir)) => format!("the log inside this process, kept in {}", dir.display()),
+        (None, None) => "the log inside this process".to_owned(),
+    };
     Demo {
         configuration,
         place,
+        resumes: options.dir.is_some(),
         clock: Arc::new(SystemClock::default()),
     }
     .run()
@@ -86,6 +99,8 @@ struct Demo {
     configuration: Configuration,
     /// Where the log is, for people.
     place: String,
+    /// Whether an earlier demo may have done a part of it.
+    resumes: bool,
     clock: Arc<dyn Clock>,
 }
 
@@ -106,6 +121,7 @@ impl Demo {
         );
         self.load(&*log, &data)?;
         let instance_settings = settings.instance_settings("flights");
+        let inputs = inputs(&topology, &instance_settings.application_id);
         let topology = Arc::new(topology);
         let instance = Instance::start(topology, instance_settings, Arc::clone(&log), Arc::clone(&self.clock))?;
         let instance = Arc::new(instance);
@@ -114,7 +130,9 @@ impl Demo {
         if let Some(address) = address {
             println!("Metrics are at http://{address}/metrics while this runs.");
         }
-        let consumed = self.consume(&monitor, &instance, &data);
+        let consumed = self.consume(&monitor, &instance, &data, &|| {
+            self.resumes && remaining::is_nothing(&*log, &inputs)
+        });
         let results = match consumed {
             Ok(()) => Some(flights::read_results(&*log, READ_TIMEOUT).map_err(coded)?),
             Err(_) => None,
@@ -127,7 +145,12 @@ impl Demo {
             .sum();
         close(monitor, instance)?;
         consumed.map_err(coded)?;
-        show(&results.unwrap_or_default(), late, address);
+        let since = if self.resumes { " since this start" } else { "" };
+        show(
+            &results.unwrap_or_default(),
+            &format!("Late records{since}: {late}"),
+            address,
+        );
         Ok(())
     }
 
@@ -135,6 +158,7 @@ impl Demo {
     fn load(&self, log: &dyn Log, data: &Dataset) -> Result<(), BoxError> {
         let options = LoadOptions {
             partitions: PARTITIONS,
+            resume: self.resumes,
             ..LoadOptions::default()
         };
         let total = data.flights.len() + data.planes.len();
@@ -147,8 +171,15 @@ impl Demo {
         Ok(())
     }
 
-    /// Waits until the instance has committed everything.
-    fn consume(&self, monitor: &Monitor, instance: &InstanceHandle, data: &Dataset) -> Result<(), DemoError> {
+    /// Waits until the instance has committed everything. A demo that goes on has less to commit than there is, and
+    /// asks `nothing_remains` when it stands still.
+    fn consume(
+        &self,
+        monitor: &Monitor,
+        instance: &InstanceHandle,
+        data: &Dataset,
+        nothing_remains: &dyn Fn() -> bool,
+    ) -> Result<(), DemoError> {
         let total = flights::processed_records(data);
         let bar = progress_bar("counting", total);
         let counters = instance.counters();
@@ -166,6 +197,9 @@ impl Demo {
             if committed_now > committed {
                 (committed, last_progress) = (committed_now, now);
                 bar.set_position(committed);
+            } else if now - last_progress > IDLE_TIME && nothing_remains() {
+                committed = counters.records_committed.get();
+                break;
             } else if now - last_progress > STALL_TIMEOUT {
                 return Err(DemoError::Stalled {
                     committed,
@@ -177,7 +211,7 @@ impl Demo {
         bar.finish_and_clear();
         self.say_rate(
             "processed, internal topics included, and committed exactly once",
-            total,
+            committed,
             start,
         );
         Ok(())
@@ -187,6 +221,13 @@ impl Demo {
         let seconds = (self.clock.monotonic() - start).as_secs_f64();
         println!("{records} records {what} in {seconds:.1} s.");
     }
+}
+
+/// Names of all topics that the topology reads.
+fn inputs(topology: &Topology, application_id: &str) -> Vec<Arc<str>> {
+    let sub_topologies = topology.plan().sub_topologies.iter();
+    let sources = sub_topologies.flat_map(|sub| &sub.sources);
+    sources.map(|topic| topic.full_name(application_id)).collect()
 }
 
 /// An error with its code, which has a page in `docs/errors/`.
@@ -216,9 +257,9 @@ fn progress_bar(what: &'static str, total: u64) -> ProgressBar {
     logging::progress_bars().add(bar)
 }
 
-fn show(results: &Results, late: u64, address: Option<std::net::SocketAddr>) {
+fn show(results: &Results, late: &str, address: Option<std::net::SocketAddr>) {
     println!("\n{}", tables::tables(results));
-    println!("Late records: {late}");
+    println!("{late}");
     match address {
         Some(address) => println!("Metrics: http://{address}/metrics"),
         None => println!("Metrics: not served (http.enabled = false)"),

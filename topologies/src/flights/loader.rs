@@ -67,6 +67,9 @@ impl Coded for LoadError {
 pub struct LoadOptions {
     /// Partitions of every topic that does not exist yet.
     pub partitions: i32,
+    /// Whether to go on where an earlier load ended, which was killed perhaps. That takes a log that keeps what one
+    /// producer sends in the order in which it was sent, over all topics: the embedded one.
+    pub resume: bool,
     /// Longest wait for the log to answer a call or to acknowledge [`CHUNK_RECORDS`] records.
     pub timeout: Duration,
 }
@@ -75,6 +78,7 @@ impl Default for LoadOptions {
     fn default() -> Self {
         Self {
             partitions: 1,
+            resume: false,
             timeout: Duration::from_secs(60),
         }
     }
@@ -117,7 +121,8 @@ pub fn create_topics(log: &dyn Log, options: &LoadOptions) -> Result<(), LoadErr
 }
 
 /// Writes all planes and then all flights in order of their schedule. Calls `progress` with the number of records
-/// that the log has acknowledged. The topics must exist ([`create_topics`]) and the inputs be empty.
+/// that the log has acknowledged. The topics must exist ([`create_topics`]) and the inputs be empty, unless
+/// [`LoadOptions::resume`] is set.
 ///
 /// # Errors
 /// [`LoadError::NotEmpty`], [`LoadError::Log`].
@@ -127,8 +132,9 @@ pub fn load(
     options: &LoadOptions,
     progress: &mut dyn FnMut(usize),
 ) -> Result<(), LoadError> {
+    let mut there = 0;
     for topic in topics::INPUTS {
-        refuse_records(log, topic, options)?;
+        there += records_of(log, topic, options)?;
     }
     let mut producer = log.producer("flights-loader", None)?;
     producer.init(options.timeout)?;
@@ -140,14 +146,14 @@ pub fn load(
         partitions,
         timeout: options.timeout,
         value: Vec::new(),
-        written: 0,
+        written: there,
         progress,
     };
-    for plane in &data.planes {
+    for plane in data.planes.iter().skip(there) {
         writer.write(PLANES, &plane.tailnum, plane, 0)?;
     }
     writer.flush()?;
-    for row in &data.flights {
+    for row in data.flights.iter().skip(there.saturating_sub(data.planes.len())) {
         writer.write(FLIGHTS, &row.flight.origin, &row.flight, row.event_time_ms())?;
     }
     writer.flush()
@@ -158,17 +164,20 @@ const FLIGHTS: usize = 0;
 /// Index of the planes topic in [`topics::INPUTS`].
 const PLANES: usize = 1;
 
-fn refuse_records(log: &dyn Log, topic: &str, options: &LoadOptions) -> Result<(), LoadError> {
+/// Number of records that an earlier load has left in a topic; refuses any unless it shall go on.
+fn records_of(log: &dyn Log, topic: &str, options: &LoadOptions) -> Result<usize, LoadError> {
+    let mut records = 0;
     for partition in 0..options.partitions {
         let partition = TopicPartition::new(topic, partition);
         let watermarks = log.admin().watermarks(&partition, options.timeout)?;
-        if watermarks.high > watermarks.low {
+        records += watermarks.high as usize;
+        if records > 0 && !options.resume {
             return Err(LoadError::NotEmpty {
                 topic: topic.to_owned(),
             });
         }
     }
-    Ok(())
+    Ok(records)
 }
 
 /// Sends rows as JSON and waits for acknowledgements every [`CHUNK_RECORDS`].

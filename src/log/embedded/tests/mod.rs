@@ -1,13 +1,17 @@
 //! Behaviour of the embedded log as its clients see it, by the port. What the model rests on was tried on Kafka.
 
+mod cleaning;
 mod fencing;
+mod files;
 mod groups;
 mod offsets;
+mod random;
 mod reading;
 mod topics;
 mod transactions;
 mod waiting;
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
