@@ -51,11 +51,21 @@ pub enum Bug {
     ReadUncommitted,
     /// A group that does not answer has no offsets (I14).
     NoAnswerIsNoOffsets,
+    /// A restore that has read what was committed after its cut goes on with it (I13). Found by the simulation.
+    RestoreBeyondCut,
+    /// A restore that meets the commits of somebody who took the task over says that offsets were lost (I14). Found by the simulation.
+    TakenOverIsLost,
+    /// A worker that stood still while another worked off and purged its input says that the input is gone. Found by the simulation.
+    PurgedIsGone,
+    /// A database that work of the same process still holds stops the instance. Found by the simulation.
+    HeldIsRefused,
+    /// The time in which the machine slept counts as time in which a restore made no progress. Found by the simulation.
+    SleepIsStall,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Bug; 22] = [
+    pub const ALL: [Bug; 27] = [
         Bug::SentIsConfirmed,
         Bug::ApplyBeforeCommit,
         Bug::ForgetOtherInputs,
@@ -78,6 +88,11 @@ impl Bug {
         Bug::PurgeBeforeCommit,
         Bug::ReadUncommitted,
         Bug::NoAnswerIsNoOffsets,
+        Bug::RestoreBeyondCut,
+        Bug::TakenOverIsLost,
+        Bug::PurgedIsGone,
+        Bug::HeldIsRefused,
+        Bug::SleepIsStall,
     ];
 }
 

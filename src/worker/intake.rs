@@ -5,6 +5,7 @@ use std::time::Duration;
 use tracing::warn;
 
 use crate::log::{Assignment, LogError};
+use crate::planted::{Bug, planted};
 use crate::task::InputProgress;
 
 use super::error::WorkerError;
@@ -54,6 +55,14 @@ impl Worker {
                 Ok(())
             }
             Err(LogError::OffsetOutOfRange { partition, offset }) => {
+                if planted(Bug::PurgedIsGone) {
+                    let (task, _) = self.slots[0];
+                    return Err(WorkerError::InputGone {
+                        task,
+                        partition,
+                        offset,
+                    });
+                }
                 // Whoever stood still while another had the task finds that what it would read next was worked off and
                 // purged. If it is gone without that, opening the task says so.
                 let reason = format!("offset {offset} of {partition} is gone");

@@ -103,7 +103,7 @@ impl From<WorkerError> for NotOpened {
 impl From<StateError> for NotOpened {
     fn from(error: StateError) -> Self {
         match error {
-            StateError::Locked { .. } => NotOpened::Held(error),
+            StateError::Locked { .. } if !planted(Bug::HeldIsRefused) => NotOpened::Held(error),
             error => NotOpened::Refused(error.into()),
         }
     }
@@ -134,7 +134,8 @@ pub(super) struct Found {
     pub(super) local: Option<StateMeta>,
     pub(super) lineage: Lineage,
     pub(super) epoch: Epoch,
-    pub(super) has_pointer: bool,
+    /// What was committed when its offsets were read.
+    pub(super) pointer: Option<Pointer>,
     /// Offsets of the inputs.
     pub(super) cut: Vec<i64>,
 }
@@ -309,7 +310,7 @@ impl Opener {
         let found = Found {
             lineage: pointer.map_or(request.new_lineage, |pointer| pointer.lineage),
             epoch: pointer.map_or(Epoch(0), |pointer| pointer.epoch),
-            has_pointer: pointer.is_some(),
+            pointer: pointer.cloned(),
             request,
             backend,
             decision,

@@ -82,16 +82,24 @@ impl Replay {
                 self.found = Some(found);
                 return None;
             }
-            Ok(true) => {
-                for assigned in &self.assignments {
-                    self.targets[assigned.slot as usize] = self.position(assigned);
-                }
-                info!(task = %self.task, records = self.restored, offsets = self.last_passed, "changelogs replayed");
-                self.opener.finish(found, std::mem::take(&mut self.targets))
-            }
+            Ok(true) => self.end(found),
             Err(error) => Err(error),
         };
         Some(outcome)
+    }
+
+    /// Everything up to the targets is there; but is it the state of the committed cut? Whoever took the task over meanwhile
+    /// has committed more, and some of that was read. Then nobody may compute on it.
+    fn end(&mut self, found: Found) -> Result<Opened, NotOpened> {
+        let committed = self.opener.committed(&found.request)?;
+        if committed.pointer != found.pointer && !planted(Bug::RestoreBeyondCut) {
+            return Err(NotOpened::Outdated);
+        }
+        for assigned in &self.assignments {
+            self.targets[assigned.slot as usize] = self.position(assigned);
+        }
+        info!(task = %self.task, records = self.restored, offsets = self.last_passed, "changelogs replayed");
+        self.opener.finish(found, std::mem::take(&mut self.targets))
     }
 
     /// Whether everything is there.
@@ -110,7 +118,12 @@ impl Replay {
             .map(|assigned| self.position(assigned) - assigned.offset);
         let passed = passed.sum::<i64>();
         let now = self.opener.clock.monotonic();
-        self.waited += now.saturating_sub(self.looked_at).min(LONGEST_LOOK);
+        let longest = if planted(Bug::SleepIsStall) {
+            Duration::MAX
+        } else {
+            LONGEST_LOOK
+        };
+        self.waited += now.saturating_sub(self.looked_at).min(longest);
         self.looked_at = now;
         if passed != self.last_passed {
             self.last_passed = passed;
@@ -182,9 +195,9 @@ impl Replay {
                 self.meta.changelog.insert(partition, next);
             }
         }
-        if count > 0 && !found.has_pointer && !request.allow_empty_state {
+        if count > 0 && found.pointer.is_none() && !request.allow_empty_state {
             // Whoever took the task over meanwhile has committed them, with its offsets.
-            if self.opener.committed(request)?.pointer.is_some() {
+            if self.opener.committed(request)?.pointer.is_some() && !planted(Bug::TakenOverIsLost) {
                 return Err(NotOpened::Outdated);
             }
             let (task, found) = (self.task, "committed records in its changelog".to_owned());
