@@ -397,7 +397,8 @@ pub enum MemberEvent {
     Assigned(Vec<TopicPartition>),
     /// These partitions go to somebody else once this event is completed.
     Revoked(Vec<TopicPartition>),
-    /// These partitions may belong to somebody else already: nothing may be committed for them.
+    /// These partitions may belong to somebody else already: nothing may be committed for them. The client does not join again
+    /// before this event is completed, so that metadata that a broker accepts never belongs to a loss that was not served.
     Lost(Vec<TopicPartition>),
 }
 

@@ -18,7 +18,8 @@ use super::seed::Seed;
 /// Batches of a database that a power failure may take; older ones were synced.
 const UNSYNCED: usize = 6;
 
-type Entries = BTreeMap<Box<[u8]>, Box<[u8]>>;
+/// The rows of a store.
+pub(super) type Entries = BTreeMap<Box<[u8]>, Box<[u8]>>;
 
 /// See the [module documentation](self).
 #[derive(Debug, Default)]
@@ -48,6 +49,18 @@ impl SimulatedDisk {
         let databases = self.databases();
         let lose = |database: &Arc<Database>| database.write().lose(seed.below(UNSYNCED as u64 + 1) as usize);
         databases.values().map(lose).sum()
+    }
+
+    /// The database of `task`: its metadata and the entries of each store; `None` where nothing was ever written.
+    pub(super) fn contents(&self, task: TaskId) -> Option<(StateMeta, Vec<Entries>)> {
+        let databases = self.databases();
+        let contents = databases.get(&task)?.read();
+        Some((contents.meta.clone()?, contents.stores.clone()))
+    }
+
+    /// The metadata of the database of `task`.
+    pub(super) fn meta(&self, task: TaskId) -> Option<StateMeta> {
+        self.databases().get(&task)?.read().meta.clone()
     }
 
     /// A value as the database of `task` has it, with the metadata of the database; `None` where there is no such database.

@@ -39,6 +39,7 @@ mod disk;
 mod faults;
 mod network;
 mod outside;
+mod promises;
 mod seed;
 mod slot;
 mod story;

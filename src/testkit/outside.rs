@@ -8,12 +8,14 @@ use crate::codec::{Codec, CodecError};
 use crate::ids::TopicPartition;
 use crate::log::embedded::EmbeddedLog;
 use crate::log::{
-    Admin, Assignment, Commit, Consumer, GroupMetadata, Isolation, Log, LogError, LogResult, OutRecord, OutTopic,
-    Producer, TopicSpec, Watermarks,
+    Admin, Assignment, Commit, CommittedOffset, Consumer, GroupMetadata, Isolation, Log, LogError, LogResult,
+    OutRecord, OutTopic, Producer, TopicSpec, Watermarks,
 };
 use crate::partitioner::partition_for;
 use crate::record::Record;
 use crate::topology::Topic;
+
+use super::disk::Entries;
 
 /// A time-out that no call on the embedded log waits for.
 const AT_ONCE: Duration = Duration::from_secs(1);
@@ -31,6 +33,13 @@ pub(super) struct Outside {
     log: Arc<EmbeddedLog>,
     writers: BTreeMap<Arc<str>, Writer>,
     readers: BTreeMap<Arc<str>, Box<dyn Consumer>>,
+    changelogs: BTreeMap<Arc<str>, Folded>,
+}
+
+/// A changelog as far as it was read, and what it comes to in each partition.
+struct Folded {
+    reader: Box<dyn Consumer>,
+    partitions: BTreeMap<i32, Entries>,
 }
 
 impl Outside {
@@ -39,6 +48,7 @@ impl Outside {
             log,
             writers: BTreeMap::new(),
             readers: BTreeMap::new(),
+            changelogs: BTreeMap::new(),
         }
     }
 
@@ -69,6 +79,35 @@ impl Outside {
                 .map_or(i64::MAX, |marks| marks.high);
             committed.map_or(0, |committed| committed.offset) >= end
         })
+    }
+
+    /// What `group` has committed for these partitions; `None` while a transaction is pending on one of them.
+    pub(super) fn committed(&self, group: &str, partitions: &[TopicPartition]) -> Option<Vec<Option<CommittedOffset>>> {
+        self.log.admin().committed(group, partitions, Duration::ZERO).ok()
+    }
+
+    /// What the committed records of a changelog partition come to.
+    pub(super) fn folded(&mut self, topic: &Arc<str>, partition: i32) -> Entries {
+        let log = &self.log;
+        let folded = self.changelogs.entry(Arc::clone(topic)).or_insert_with(|| Folded {
+            reader: reader(log, topic, |watermarks: Watermarks| watermarks.low)
+                .unwrap_or_else(|error| panic!("{topic} cannot be read: {error}")),
+            partitions: BTreeMap::new(),
+        });
+        while let Ok(Some(batch)) = folded.reader.poll(READ_RECORDS, Duration::ZERO) {
+            for run in batch.runs() {
+                let entries = folded.partitions.entry(run.slot.cast_signed()).or_default();
+                for index in run.start..run.end {
+                    let record = batch.record(index);
+                    let key = record.key.unwrap_or_default();
+                    match record.value {
+                        Some(value) => entries.insert(key.into(), value.into()),
+                        None => entries.remove(key),
+                    };
+                }
+            }
+        }
+        folded.partitions.get(&partition).cloned().unwrap_or_default()
     }
 
     /// Whether no transaction is open on a topic: one that a crash left behind hides what was committed after it.

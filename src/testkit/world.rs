@@ -18,6 +18,7 @@ use super::clock::VirtualClock;
 use super::faults::{Fault, Faults, Next};
 use super::network::Network;
 use super::outside::Outside;
+use super::promises::Promises;
 use super::seed::Seed;
 use super::slot::{Site, Slot};
 use super::story::Story;
@@ -39,6 +40,8 @@ const LONGEST_QUIET: Duration = Duration::from_millis(250);
 const ROUND_PER_RECORDS: u64 = 2;
 /// How long a replaced process goes on after it has stood still.
 const AFTERLIFE: Duration = Duration::from_secs(3);
+/// Rounds between two looks at what must hold at any moment.
+const ROUNDS_PER_CHECK: u32 = 32;
 /// The longest that all machines sleep.
 const LONGEST_SLEEP_MS: u64 = 4 * 3_600_000;
 
@@ -66,6 +69,7 @@ pub(super) struct World {
     faults: Option<Faults>,
     activity: u64,
     quiet: u32,
+    rounds: u32,
 }
 
 impl World {
@@ -95,6 +99,7 @@ impl World {
             faults: faults.map(|only| Faults::new(Seed::of(setup.seed, 3), only)),
             activity: 0,
             quiet: 0,
+            rounds: 0,
         };
         for topic in world.external_topics() {
             world.outside.create(topic, setup.partitions);
@@ -239,7 +244,19 @@ impl World {
         for (number, part) in order {
             self.step(number, part)?;
         }
+        self.rounds += 1;
+        if self.site.faults && self.rounds.is_multiple_of(ROUNDS_PER_CHECK) {
+            self.promises().check();
+        }
         Ok(())
+    }
+
+    fn promises(&mut self) -> Promises<'_> {
+        Promises {
+            plan: self.site.topology.plan(),
+            outside: &mut self.outside,
+            slots: &self.slots,
+        }
     }
 
     fn step(&mut self, number: usize, part: usize) -> Result<(), InstanceError> {
@@ -452,6 +469,9 @@ impl World {
 
     pub(super) fn settle(&mut self) -> Option<InstanceError> {
         let settled = self.come_to_rest();
+        if settled.is_none() {
+            self.promises().check_at_rest();
+        }
         if let Some(faults) = &mut self.faults {
             faults.begin_anew();
             self.calm(false);

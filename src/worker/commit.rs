@@ -6,7 +6,8 @@ use std::time::Duration;
 use tracing::{info, warn};
 
 use crate::ids::{TaskId, TopicPartition};
-use crate::log::{Commit, CommitOffset, LogError, OutBatch};
+use crate::invariants::{self, Handle, Violation};
+use crate::log::{Commit, CommitOffset, GroupMetadata, LogError, OutBatch};
 use crate::planted::{Bug, planted};
 
 use super::error::WorkerError;
@@ -56,6 +57,7 @@ impl Worker {
                 epochs.push(epoch);
             }
         }
+        self.check_commit(&epochs, &group)?;
         let mut batches: Vec<OutBatch> = Vec::new();
         let mut offsets: Vec<CommitOffset> = Vec::new();
         let mut records = Vec::new();
@@ -85,6 +87,35 @@ impl Worker {
             Ok(()) => Ok(()),
             Err(error) => self.commit_failed(error),
         }
+    }
+
+    /// Invariants I3, I5 and I6, before anything is sent.
+    fn check_commit(&self, epochs: &[SealedEpoch], group: &GroupMetadata) -> Result<(), WorkerError> {
+        let handle = Handle {
+            generation: group.generation,
+            member_id: &group.member_id,
+        };
+        self.hold(invariants::metadata_fences(handle))?;
+        for epoch in epochs {
+            let (task, sealed) = (epoch.end.task, epoch.end.epoch);
+            let running = self.tasks.get(&task).and_then(|stage| stage.running());
+            let confirmed = running.map_or(sealed, |running| running.confirmed);
+            self.hold(invariants::offsets_follow_confirmed_end(confirmed, sealed))?;
+            let inputs = self.topics.inputs(task).into_iter().map(|(_, partition)| partition);
+            let inputs: Vec<TopicPartition> = inputs.collect();
+            let committed: Vec<_> = epoch.offsets().map(|offset| (offset.partition, sealed)).collect();
+            self.hold(invariants::every_input_is_committed(&inputs, &committed))?;
+        }
+        Ok(())
+    }
+
+    /// Counts a broken promise, and stops the instance for it.
+    fn hold(&self, check: Result<(), Violation>) -> Result<(), WorkerError> {
+        check.map_err(|violation| {
+            self.metrics.invariant_violations.add(1);
+            let worker = self.settings.name.clone();
+            WorkerError::Invariant { worker, violation }
+        })
     }
 
     fn start(&mut self, commit: Commit) -> Result<(), LogError> {
@@ -140,6 +171,7 @@ impl Worker {
             else {
                 continue;
             };
+            running.confirmed = epoch.end.epoch;
             match &running.backend {
                 Some(backend) if !planted(Bug::ApplyBeforeCommit) => {
                     self.metrics.apply_backlog.add(1);

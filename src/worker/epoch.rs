@@ -78,7 +78,8 @@ impl EpochMachine {
     /// What to do now.
     pub fn next(&mut self, facts: &Facts) -> Action {
         if self.draining {
-            if facts.has_unsent {
+            // The group may have moved on since the barrier: then the commit waits until the event is served.
+            if facts.has_unsent || !facts.may_commit {
                 return Action::Pause;
             }
             self.draining = false;
@@ -274,6 +275,19 @@ mod tests {
             ..facts(500)
         };
         assert_eq!(machine().next(&behind), Action::Process);
+    }
+
+    #[test]
+    fn nothing_is_sealed_while_the_group_has_moved_on_since_the_barrier() {
+        let mut machine = machine();
+        assert_eq!(machine.next(&facts(100)), Action::Barrier);
+        let moved = Facts {
+            may_commit: false,
+            forced: true,
+            ..facts(101)
+        };
+        assert_eq!(machine.next(&moved), Action::Pause);
+        assert_eq!(machine.next(&facts(102)), Action::Seal, "the event is served");
     }
 
     #[test]

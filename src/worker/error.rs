@@ -3,6 +3,7 @@
 use crate::durability::PointerError;
 use crate::errors::Coded;
 use crate::ids::{Epoch, Lineage, TaskId, TopicPartition};
+use crate::invariants::Violation;
 use crate::log::LogError;
 use crate::operators::Failure;
 use crate::state::StateError;
@@ -107,6 +108,16 @@ pub enum WorkerError {
         /// Epoch on disk.
         epoch: Epoch,
     },
+    /// The engine found that it was about to break one of its own promises.
+    #[error(
+        "worker {worker} stops before it does harm: {violation}; this is a bug of the engine, please report it with the log"
+    )]
+    Invariant {
+        /// The worker.
+        worker: String,
+        /// What was found.
+        violation: Violation,
+    },
 }
 
 impl Coded for WorkerError {
@@ -122,6 +133,7 @@ impl Coded for WorkerError {
             WorkerError::PlanChanged { .. } => "TG4005",
             WorkerError::RestoreStalled { .. } => "TG4006",
             WorkerError::ChangelogGone { .. } => "TG4007",
+            WorkerError::Invariant { .. } => "TG4008",
         }
     }
 }

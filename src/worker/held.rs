@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crate::durability::{CommitRecord, Pointer, changelog::StoreIncrement};
-use crate::ids::{StoreId, TaskId, TopicPartition};
+use crate::ids::{Epoch, StoreId, TaskId, TopicPartition};
 use crate::log::{CommitOffset, OutBatch, OutTopic};
 use crate::planted::{Bug, planted};
 use crate::state::{StateBackend, StateMeta};
@@ -70,6 +70,8 @@ pub(super) struct Running {
     pub(super) backend: Option<Arc<dyn StateBackend>>,
     /// Offsets of the inputs when it was opened.
     pub(super) begun_at: Vec<i64>,
+    /// The last epoch whose commit was confirmed, or read back from the group.
+    pub(super) confirmed: Epoch,
     /// Per store, an offset of its changelog at or before everything that comes next.
     pub(super) changelog: Vec<i64>,
     /// Outbox entries that the producer has.

@@ -9,6 +9,7 @@ use tracing::info;
 
 use crate::durability::Decision;
 use crate::ids::{Epoch, StoreId, TaskId, TopicPartition};
+use crate::invariants;
 use crate::log::{Assignment, Consumer, Isolation, LogError, RecordBatch};
 use crate::planted::{Bug, planted};
 use crate::state::{Overlay, StateMeta};
@@ -94,6 +95,14 @@ impl Replay {
         let committed = self.opener.committed(&found.request)?;
         if committed.pointer != found.pointer && !planted(Bug::RestoreBeyondCut) {
             return Err(NotOpened::Outdated);
+        }
+        for assigned in &self.assignments {
+            let (position, target) = (self.position(assigned), self.targets[assigned.slot as usize]);
+            invariants::restore_is_complete(position, target).map_err(|violation| {
+                self.opener.metrics.invariant_violations.add(1);
+                let worker = format!("restore of {}", self.task);
+                WorkerError::Invariant { worker, violation }
+            })?;
         }
         for assigned in &self.assignments {
             self.targets[assigned.slot as usize] = self.position(assigned);

@@ -228,6 +228,7 @@ impl Worker {
             task,
             backend: opened.backend,
             begun_at: opened.cut,
+            confirmed: opened.epoch,
             changelog: opened.changelog,
             sent: 0,
             unapplied: 0,

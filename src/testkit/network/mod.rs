@@ -23,8 +23,8 @@ use super::story::Story;
 
 /// What a call takes that gets no answer: by that much time moves on while somebody asks in vain.
 const IN_VAIN: Duration = Duration::from_millis(25);
-/// The longest that a request is on its way when its sender is gone.
-const LATE_MS: u64 = 12_000;
+/// The longest that a request is on its way when its sender is gone: mostly not long at all.
+const LATE_MS: [u64; 3] = [5, 200, 12_000];
 
 /// How an instance is connected.
 #[derive(Debug, Default)]
@@ -41,6 +41,8 @@ struct Condition {
 struct Late {
     due: Duration,
     producer: Box<dyn Producer>,
+    /// Its process lives, and the client's own thread goes on until it is taken down.
+    goes_on: bool,
 }
 
 /// The network of one instance; clones are the same. It outlives the instance's processes.
@@ -127,7 +129,10 @@ impl Network {
         let now = self.shared.clock.monotonic();
         let due: Vec<Late> = self.late().extract_if(.., |late| late.due <= now).collect();
         for mut late in due {
-            let outcome = late.producer.poll_commit(Duration::ZERO);
+            let mut outcome = late.producer.poll_commit(Duration::ZERO);
+            while late.goes_on && outcome.is_none() {
+                outcome = late.producer.poll_commit(Duration::ZERO);
+            }
             let kind = match &outcome {
                 None => "a request of a dead producer arrived before its end",
                 Some(Ok(())) => "a late end of a transaction was carried out",
@@ -182,10 +187,12 @@ impl Network {
         }
     }
 
-    /// The sender of `producer` is gone, and its next request may be on its way.
-    fn leave_on_the_way(&self, producer: Box<dyn Producer>) {
-        let due = self.now() + Duration::from_millis(self.shared.seed.below(LATE_MS));
-        self.late().push(Late { due, producer });
+    /// The sender of `producer` is gone, and its next request may be on its way; or the sender has only given up, and the client
+    /// goes on for a moment.
+    fn leave_on_the_way(&self, producer: Box<dyn Producer>, goes_on: bool) {
+        let longest = LATE_MS[self.shared.seed.below(LATE_MS.len() as u64) as usize];
+        let due = self.now() + Duration::from_millis(self.shared.seed.below(longest));
+        self.late().push(Late { due, producer, goes_on });
     }
 }
 

@@ -135,7 +135,7 @@ impl DistantProducer {
             && running.commit.is_none()
             && running.unheard.is_none()
         {
-            self.network.leave_on_the_way(inner);
+            self.network.leave_on_the_way(inner, true);
         }
         self.network.tell(format_args!("{} gives a commit up", self.name));
         self.network.happened("a commit timed out");
@@ -293,7 +293,7 @@ impl Drop for DistantProducer {
             && self.network.hitch(2)
             && let Some(inner) = self.inner.take()
         {
-            self.network.leave_on_the_way(inner);
+            self.network.leave_on_the_way(inner, false);
         }
     }
 }

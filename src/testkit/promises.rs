@@ -1,0 +1,116 @@
+//! What must hold of a cluster whatever runs on it: the engine's invariants, asked from outside.
+
+use std::sync::Arc;
+
+use crate::durability::{Pointer, changelog};
+use crate::ids::{Epoch, TaskId, TopicPartition};
+use crate::invariants::{Violation, disk_is_committed_prefix, every_input_is_committed};
+use crate::topology::Plan;
+
+use super::outside::Outside;
+use super::slot::Slot;
+use super::world::APPLICATION;
+
+/// The tasks of an application, and the log and the disks that have their state.
+pub(super) struct Promises<'a> {
+    pub(super) plan: &'a Plan,
+    pub(super) outside: &'a mut Outside,
+    pub(super) slots: &'a [Slot],
+}
+
+impl Promises<'_> {
+    /// I5 and I9, at any moment.
+    pub(super) fn check(&mut self) {
+        for task in self.tasks() {
+            if let Some(pointer) = self.pointer(task) {
+                self.check_disks(task, &pointer);
+            }
+        }
+    }
+
+    /// The same, and I13 for the disk that is current: its rows are those that the committed changelog comes to. At rest.
+    pub(super) fn check_at_rest(&mut self) {
+        for task in self.tasks() {
+            let Some(pointer) = self.pointer(task) else { continue };
+            self.check_disks(task, &pointer);
+            self.check_state(task, &pointer);
+        }
+    }
+
+    fn tasks(&self) -> Vec<TaskId> {
+        let mut tasks = Vec::new();
+        for (sub, plan) in self.plan.sub_topologies.iter().enumerate() {
+            let sources = plan.sources.iter();
+            let partitions = sources.map(|topic| self.outside.partitions_of(&topic.full_name(APPLICATION)));
+            tasks.extend((0..partitions.max().unwrap_or(0)).map(|partition| TaskId {
+                sub_topology: sub as u16,
+                partition,
+            }));
+        }
+        tasks
+    }
+
+    fn inputs(&self, task: TaskId) -> Vec<TopicPartition> {
+        let sources = self.plan.sub_topologies[task.sub_topology as usize].sources.iter();
+        let names = sources.map(|topic| topic.full_name(APPLICATION));
+        let reaching = names.filter(|name| task.partition < self.outside.partitions_of(name));
+        reaching.map(|name| TopicPartition::new(name, task.partition)).collect()
+    }
+
+    /// The committed pointer of a task, the same at all its inputs; `None` where there is none, or none can be read now.
+    fn pointer(&self, task: TaskId) -> Option<Pointer> {
+        let inputs = self.inputs(task);
+        let committed = self.outside.committed(APPLICATION, &inputs)?;
+        let mut pointers = Vec::new();
+        for (input, committed) in inputs.iter().zip(committed) {
+            let Some(committed) = committed else { continue };
+            let pointer = Pointer::from_metadata(&committed.metadata);
+            let pointer = pointer.unwrap_or_else(|error| panic!("the pointer at {input}: {error}"));
+            pointers.push((input.clone(), pointer));
+        }
+        let (_, first) = pointers.first()?.clone();
+        let epochs: Vec<(TopicPartition, Epoch)> = pointers
+            .into_iter()
+            .map(|(input, pointer)| (input, pointer.epoch))
+            .collect();
+        hold(task, every_input_is_committed(&inputs, &epochs));
+        Some(first)
+    }
+
+    fn check_disks(&self, task: TaskId, pointer: &Pointer) {
+        let metas = self.slots.iter().filter_map(|slot| slot.disk.meta(task));
+        for meta in metas.filter(|meta| meta.lineage == pointer.lineage) {
+            hold(task, disk_is_committed_prefix(meta.epoch, pointer.epoch));
+        }
+    }
+
+    fn check_state(&mut self, task: TaskId, pointer: &Pointer) {
+        let disks = self.slots.iter().filter(|slot| slot.instance.is_some());
+        let current = disks.filter_map(|slot| slot.disk.contents(task));
+        let current: Vec<_> = current
+            .filter(|(meta, _)| (meta.lineage, meta.epoch) == (pointer.lineage, pointer.epoch))
+            .collect();
+        let specs = &self.plan.sub_topologies[task.sub_topology as usize].stores;
+        for (index, spec) in specs.iter().enumerate() {
+            let topic: Arc<str> = changelog::topic_name(APPLICATION, &spec.name);
+            let folded = self.outside.folded(&topic, task.partition);
+            for (_, stores) in &current {
+                let same = stores[index] == folded;
+                assert!(
+                    same,
+                    "I13: store {} of task {task} at epoch {} differs from its changelog: {} rows here, {} there",
+                    spec.name,
+                    pointer.epoch,
+                    stores[index].len(),
+                    folded.len()
+                );
+            }
+        }
+    }
+}
+
+fn hold(task: TaskId, check: Result<(), Violation>) {
+    if let Err(violation) = check {
+        panic!("task {task}: {violation}");
+    }
+}
