@@ -48,6 +48,10 @@ pub struct Options {
     #[cfg(feature = "planted")]
     #[arg(long)]
     pub planted: bool,
+    /// Plants only the bug of this name.
+    #[cfg(feature = "planted")]
+    #[arg(long)]
+    pub bug: Option<String>,
 }
 
 /// The run of one seed: the cluster that the seed decides on, and what is done with it.

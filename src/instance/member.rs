@@ -12,7 +12,6 @@ use tracing::{info, warn};
 use crate::ids::{TaskId, TopicPartition};
 use crate::log::{GroupMetadata, GroupView, LogError, LogResult, MemberEvent};
 use crate::membership::{Distribution, Leads};
-use crate::planted::{Bug, planted};
 use crate::time::Clock;
 use crate::worker::Command;
 
@@ -219,8 +218,7 @@ impl Member {
             return Ok(());
         };
         closing.waiting.retain(is_open);
-        let waits = !closing.waiting.is_empty() && !planted(Bug::GiveUpBeforeClosing);
-        if waits && self.clock.monotonic() < closing.deadline {
+        if !closing.waiting.is_empty() && self.clock.monotonic() < closing.deadline {
             // The client must be polled to stay in the group; it reports nothing new before this event is completed.
             return self.seat.member().poll(wait).map(drop);
         }

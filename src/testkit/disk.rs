@@ -226,3 +226,74 @@ impl StateBackend for Handle {
         entries.map(|(key, value)| (key.len() + value.len()) as u64).sum()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::state::conformance;
+
+    fn opened(disk: &SimulatedDisk) -> Arc<dyn StateBackend> {
+        let task = TaskId {
+            sub_topology: 0,
+            partition: 0,
+        };
+        disk.open(task, &conformance::stores()).expect("it can be opened")
+    }
+
+    #[test]
+    fn a_simulated_disk_conforms() {
+        conformance::run(&|| opened(&SimulatedDisk::default()));
+    }
+
+    #[test]
+    fn a_power_failure_takes_whole_batches_from_the_end() {
+        let disk = SimulatedDisk::default();
+        let database = opened(&disk);
+        for epoch in 1..=20 {
+            let value = epoch.to_string();
+            let increment = conformance::increment(&[(conformance::PLAIN, b"key", Some(value.as_bytes()))]);
+            database
+                .apply(&increment, &conformance::meta(epoch))
+                .expect("it is applied");
+        }
+        drop(database);
+        let lost = disk.lose_power(&Seed::new(3));
+        assert!((1..=UNSYNCED).contains(&lost), "{lost}");
+        let database = opened(&disk);
+        let epoch = 20 - lost as u64;
+        assert_eq!(database.meta().expect("metadata"), Some(conformance::meta(epoch)));
+        let mut value = Vec::new();
+        assert!(database.get(conformance::PLAIN, b"key", &mut value).expect("a value"));
+        assert_eq!(value, epoch.to_string().as_bytes());
+    }
+
+    #[test]
+    fn a_full_disk_takes_nothing_and_what_is_there_can_be_read() {
+        let disk = SimulatedDisk::default();
+        let database = opened(&disk);
+        disk.set_full(true);
+        let applied = database.apply(&conformance::increment(&[]), &conformance::meta(1));
+        assert!(matches!(applied, Err(StateError::DiskFull { .. })));
+        assert_eq!(database.meta().expect("metadata"), None);
+        disk.set_full(false);
+        database
+            .apply(&conformance::increment(&[]), &conformance::meta(1))
+            .expect("there is room again");
+    }
+
+    #[test]
+    fn a_database_is_open_once() {
+        let disk = SimulatedDisk::default();
+        let database = opened(&disk);
+        let task = TaskId {
+            sub_topology: 0,
+            partition: 0,
+        };
+        let again = disk.open(task, &conformance::stores());
+        assert!(matches!(again.err(), Some(StateError::Locked { .. })));
+        drop(database);
+        opened(&disk);
+    }
+}

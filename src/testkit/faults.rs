@@ -38,9 +38,11 @@ pub(super) enum Fault {
     FullDisk,
     /// All machines sleep for hours.
     Sleep,
+    /// The next instance that restores a task stands still in the midst of it, until another has taken over.
+    Ambush,
 }
 
-const ALL: [Fault; 12] = [
+const ALL: [Fault; 13] = [
     Fault::Crash,
     Fault::PowerCut,
     Fault::MachineLoss,
@@ -53,6 +55,7 @@ const ALL: [Fault; 12] = [
     Fault::LostAnswer,
     Fault::FullDisk,
     Fault::Sleep,
+    Fault::Ambush,
 ];
 
 /// A fault, whom it meets, and how long it lasts.

@@ -14,8 +14,8 @@ use super::network::Network;
 use super::seed::Seed;
 use super::story::Story;
 
-/// One look in so many at work beside a worker lets nothing go on, where things go wrong.
-const HESITATION: u64 = 3;
+/// Of so many looks at work beside a worker some let nothing go on, where things go wrong: how many differs from process to process.
+const HESITATION: u64 = 8;
 
 /// What all slots of a cluster share.
 #[derive(Clone)]
@@ -76,6 +76,7 @@ impl Slot {
         settings.instance_id.clone_from(&self.static_id);
         let (names, order) = (Arc::clone(&site.names), Arc::clone(&site.order));
         let hesitates = site.faults;
+        let pace = 1 + order.below(HESITATION);
         // A process that cannot reach the log at its start waits for that in real time, so it starts on a calm network.
         self.network.set_rough(false);
         let started = SteppedInstance::start(
@@ -85,7 +86,7 @@ impl Slot {
                 log: Arc::new(self.network.clone()) as Arc<dyn Log>,
                 clock: Arc::clone(&site.clock) as Arc<dyn Clock>,
                 random: Arc::new(move || names.next()),
-                turns: Arc::new(move || !hesitates || !order.once_in(HESITATION)),
+                turns: Arc::new(move || !hesitates || order.below(HESITATION) < pace),
                 disk: Some(Disk {
                     states: Arc::clone(&self.disk) as _,
                     identity: self.identity.clone(),

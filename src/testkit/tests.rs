@@ -1,6 +1,8 @@
 //! The test kit itself: that it shows what it promises to show.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use crate::codec::{I64Be, Utf8};
@@ -226,4 +228,158 @@ fn chaos_changes_nothing_that_is_committed() {
             }
             assert_counted_once(cluster, 200);
         });
+}
+
+/// Numbers the words in a variable of its own, which no commit knows and no abort takes back.
+fn numbering_by_itself() -> Topology {
+    let number = AtomicI64::new(0);
+    let builder = Builder::new();
+    let numbered = builder
+        .stream(&words())
+        .map_values(move |_| number.fetch_add(1, Ordering::SeqCst) + 1);
+    numbered.to(&counts());
+    builder.build().expect("the topology is right")
+}
+
+/// Fails if a word did not get the number of its turn.
+fn expect_numbers(cluster: &mut TestCluster) {
+    for number in 0..60 {
+        cluster.pipe(&words(), word(number));
+    }
+    cluster.settle();
+    let numbers: Vec<_> = cluster
+        .read(&counts())
+        .into_iter()
+        .filter_map(|record| record.value)
+        .collect();
+    assert_eq!(numbers, (1..=60).collect::<Vec<_>>());
+}
+
+#[test]
+fn chaos_finds_hidden_state_and_tells_it_with_as_few_faults_as_it_takes() {
+    expect_numbers(&mut TestCluster::new(numbering_by_itself()));
+    // Each run numbers from 1: the topology is made anew for it.
+    let explored = |seed: u64| TestCluster::new(numbering_by_itself()).explore(seed, expect_numbers);
+    let failed = (0..20)
+        .map(|seed| (seed, explored(seed)))
+        .find(|(_, run)| run.failure.is_some());
+    let (seed, failed) = failed.expect("an epoch is redone in one of these runs");
+    let before = failed.faults.len();
+    let cluster = TestCluster::new(Arc::new(numbering_by_itself()));
+    let shrunk = cluster.shrink(seed, failed, |cluster| {
+        cluster.setup.topology = Arc::new(numbering_by_itself());
+        expect_numbers(cluster);
+    });
+    assert!(shrunk.failure.is_some());
+    assert!(
+        shrunk.faults.len() < before,
+        "{} of {before} faults are left",
+        shrunk.faults.len()
+    );
+    assert!(shrunk.faults.len() <= 2, "one redone epoch is enough: {}", shrunk.story);
+    let told = shrunk
+        .faults
+        .iter()
+        .all(|fault| shrunk.story.contains(&format!("fault {fault},")));
+    assert!(told, "the story names them: {}", shrunk.story);
+}
+
+#[test]
+fn the_same_seed_tells_the_same_story_byte_for_byte() {
+    let cluster = TestCluster::new(counting()).instances(3).partitions(2);
+    let tell = |seed| {
+        let run = cluster.explore(seed, |cluster| {
+            (0..100).for_each(|number| cluster.pipe(&words(), word(number)));
+            cluster.settle();
+        });
+        (run.story, run.happened)
+    };
+    for seed in 0..10 {
+        assert_eq!(tell(seed), tell(seed));
+    }
+    assert_ne!(tell(1).0, tell(2).0);
+}
+
+#[test]
+fn stores_can_be_looked_into() {
+    let mut cluster = TestCluster::new(counting()).instances(2).partitions(3);
+    for number in 0..33 {
+        cluster.pipe(&words(), word(number));
+    }
+    cluster.settle();
+    assert_eq!(cluster.look_up("count", Utf8, I64Be, &"a0".to_owned()), Some(1));
+    assert_eq!(cluster.look_up("total", Utf8, I64Be, &"a".to_owned()), Some(11));
+    assert_eq!(cluster.look_up("total", Utf8, I64Be, &"z".to_owned()), None);
+}
+
+#[test]
+#[should_panic(expected = "there is no store counts")]
+fn a_store_that_does_not_exist_is_named() {
+    let mut cluster = TestCluster::new(counting());
+    cluster.look_up("counts", Utf8, I64Be, &"a0".to_owned());
+}
+
+#[test]
+fn an_instance_that_stands_still_or_is_cut_off_is_replaced_and_does_no_harm_when_it_is_back() {
+    for (seed, cut) in [(1, false), (2, true), (3, false), (4, true)] {
+        let mut cluster = TestCluster::new(counting()).instances(2).partitions(4).seed(seed);
+        (0..50).for_each(|number| cluster.pipe(&words(), word(number)));
+        cluster.rounds(15);
+        match cut {
+            true => cluster.partition(0, Duration::from_secs(30)),
+            false => cluster.pause(0, Duration::from_secs(30)),
+        }
+        (50..100).for_each(|number| cluster.pipe(&words(), word(number)));
+        cluster.advance(Duration::from_secs(20));
+        let meanwhile = cluster.read(&counts()).len();
+        assert_eq!(meanwhile, 100, "the other one has taken over");
+        (100..150).for_each(|number| cluster.pipe(&words(), word(number)));
+        cluster.settle();
+        assert_eq!(cluster.read(&counts()).len(), 50);
+        assert_eq!(cluster.look_up("total", Utf8, I64Be, &"a".to_owned()), Some(50));
+    }
+}
+
+#[test]
+fn a_crash_keeps_the_disk_and_a_lost_disk_is_made_up_for() {
+    for lost in [false, true] {
+        let mut cluster = TestCluster::new(counting()).partitions(2);
+        (0..100).for_each(|number| cluster.pipe(&words(), word(number)));
+        cluster.settle();
+        cluster.crash(0);
+        if lost {
+            cluster.lose_disk(0);
+        }
+        cluster.restart(0);
+        (100..120).for_each(|number| cluster.pipe(&words(), word(number)));
+        cluster.settle();
+        assert_counted_once(&mut cluster, 120);
+        let counters = cluster.world().counters(0);
+        assert_eq!(
+            counters.restore_records.get() > 0,
+            lost,
+            "records are restored only where the disk is lost"
+        );
+    }
+}
+
+#[test]
+fn static_members_come_back_without_a_rebalance() {
+    let mut cluster = TestCluster::new(counting()).instances(2).partitions(2).static_members();
+    (0..50).for_each(|number| cluster.pipe(&words(), word(number)));
+    cluster.settle();
+    cluster.crash(0);
+    cluster.restart(0);
+    (50..100).for_each(|number| cluster.pipe(&words(), word(number)));
+    cluster.settle();
+    assert_counted_once(&mut cluster, 100);
+    let counters = cluster.world().counters(0);
+    let opened = [
+        counters.opened_fresh.get(),
+        counters.opened_current.get(),
+        counters.opened_replayed.get(),
+        counters.opened_rebuilt.get(),
+    ];
+    assert!(opened[1] > 0, "its own tasks, on its own disk");
+    assert_eq!(opened[2..], [0, 0], "nothing is restored");
 }

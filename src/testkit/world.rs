@@ -70,6 +70,8 @@ pub(super) struct World {
     activity: u64,
     quiet: u32,
     rounds: u32,
+    /// How long the next instance stands still that restores a task.
+    ambush: Option<Duration>,
 }
 
 impl World {
@@ -100,6 +102,7 @@ impl World {
             activity: 0,
             quiet: 0,
             rounds: 0,
+            ambush: None,
         };
         for topic in world.external_topics() {
             world.outside.create(topic, setup.partitions);
@@ -120,6 +123,13 @@ impl World {
 
     pub(super) fn story(&self) -> Arc<Story> {
         Arc::clone(&self.site.story)
+    }
+
+    /// What the instance has counted that runs at a place.
+    #[cfg(test)]
+    pub(super) fn counters(&self, number: usize) -> Arc<crate::worker::WorkerMetrics> {
+        let instance = self.slots[number].instance.as_ref();
+        instance.expect("the instance runs").counters()
     }
 
     /// Ends all instances, and takes note of what they have counted.
@@ -272,6 +282,20 @@ impl World {
             self.site.story.happened("the group moved while a task was restored");
         }
         let finished = instance.is_finished();
+        if part > 0
+            && stepped.is_ok()
+            && !instance.counters().restores().is_empty()
+            && let Some(lasts) = self.ambush.take()
+        {
+            slot.paused_until = now + lasts;
+            self.site
+                .story
+                .happened("an instance stood still while it restored a task");
+            self.site.story.tell(
+                &slot.name,
+                format_args!("stands still for {lasts:?} in the midst of a restore"),
+            );
+        }
         match stepped {
             Ok(()) if finished => {
                 slot.end(&self.site.story);
@@ -349,12 +373,32 @@ impl World {
                 self.site.clock.advance(by);
                 return;
             }
+            Fault::Ambush => {
+                self.ambush = Some(self.site.settings.session_timeout + lasts / 4);
+                self.tell_fault(&fault, "the next instance that restores a task stands still");
+                return;
+            }
             _ => {}
         }
-        let number = (fault.victim % self.slots.len() as u64) as usize;
-        if self.slots[number].instance.is_some() {
+        if let Some(number) = self.victim(fault.victim) {
             self.cause(number, &fault);
         }
+    }
+
+    /// Whom a fault meets. Half of the faults look for an instance that restores a task: those are rare, and it is difficult there.
+    fn victim(&self, number: u64) -> Option<usize> {
+        let running = |index: &usize| self.slots[*index].instance.is_some();
+        let restores = |index: &usize| {
+            let instance = self.slots[*index].instance.as_ref();
+            instance.is_some_and(|instance| !instance.counters().restores().is_empty())
+        };
+        let restoring: Vec<usize> = (0..self.slots.len()).filter(restores).collect();
+        let among = match number % 2 {
+            0 if !restoring.is_empty() => restoring,
+            _ => (0..self.slots.len()).collect(),
+        };
+        let victim = among[(number / 2 % among.len() as u64) as usize];
+        Some(victim).filter(running)
     }
 
     fn tell_fault(&self, fault: &Next, what: &str) {
@@ -403,7 +447,7 @@ impl World {
                 slot.disk.set_full(true);
                 slot.full_until = until;
             }
-            Fault::Outage | Fault::Sleep => {}
+            Fault::Outage | Fault::Sleep | Fault::Ambush => {}
         }
         slot.back_at = Some(until);
     }
@@ -472,6 +516,7 @@ impl World {
         if settled.is_none() {
             self.promises().check_at_rest();
         }
+        self.ambush = None;
         if let Some(faults) = &mut self.faults {
             faults.begin_anew();
             self.calm(false);

@@ -19,8 +19,7 @@ enum Way {
     Replaying(Box<Replay>),
 }
 
-/// A background for tests and simulation: jobs go on while the worker looks for what has ended, as [`Turns`] lets them, and at once
-/// while the worker waits for them.
+/// A background for tests and simulation: jobs go on while the worker looks or waits for what has ended, as [`Turns`] lets them.
 pub struct Stepped {
     opener: Arc<Opener>,
     turns: Turns,
@@ -107,13 +106,6 @@ impl Background for Stepped {
     }
 
     fn wait(&mut self, _wait: Duration) -> Option<Done> {
-        if self.done.is_empty() && self.applies.is_empty() {
-            for index in (0..self.opens.len()).rev() {
-                self.open_step(index);
-            }
-        } else if self.done.is_empty() {
-            self.apply_next();
-        }
-        self.done.pop_front()
+        self.poll()
     }
 }

@@ -46,6 +46,11 @@ impl Worker {
                 done,
             } => {
                 self.captured = Some(group);
+                if planted(Bug::CloseMidEpoch) {
+                    self.close(&tasks)?;
+                    let _ = done.send(());
+                    return Ok(());
+                }
                 let deadline = now + within;
                 self.ending = Some(Ending::Revoke { tasks, deadline, done });
                 Ok(())
@@ -94,9 +99,7 @@ impl Worker {
 
     /// Asks for every waiting task to be opened, once the producer is initialised (invariant I7).
     pub(super) fn open_waiting(&mut self) -> Result<(), WorkerError> {
-        let early = planted(Bug::ReadBeforeInit) && !self.out_partitions.is_empty();
-        let initialised = matches!(self.writer, Writer::Ready(_)) || early;
-        if !initialised || self.ending.is_some() {
+        if !matches!(self.writer, Writer::Ready(_)) || self.ending.is_some() {
             return Ok(());
         }
         let now = self.clock.monotonic();

@@ -10,7 +10,8 @@ use super::{Options, run};
 pub fn find_planted(options: &Options) -> (String, Vec<Bug>) {
     let mut table = String::from("| bug | seeds to find it | how it shows |\n|---|---|---|\n");
     let mut missed = Vec::new();
-    for bug in Bug::ALL {
+    let wanted = |bug: &Bug| options.bug.as_ref().is_none_or(|name| *name == format!("{bug:?}"));
+    for bug in Bug::ALL.into_iter().filter(wanted) {
         plant(Some(bug));
         let report = run(&Options {
             first: true,

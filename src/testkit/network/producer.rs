@@ -176,7 +176,7 @@ impl DistantProducer {
 
 impl Producer for DistantProducer {
     fn init(&mut self, timeout: Duration) -> LogResult<()> {
-        if self.network.is_cut() {
+        if self.network.is_cut() || self.network.hitch(20) {
             return Err(self.network.timed_out("initialising a producer", timeout));
         }
         let Some(inner) = &mut self.inner else {
