@@ -8,6 +8,8 @@ use super::seed::Seed;
 
 /// Faults between two moments at which everything must have come right.
 const MOST: u32 = 12;
+/// One round in so many brings a fault while nothing goes on.
+const WHILE_QUIET: u64 = 3;
 /// Twice the session and more than a transaction may be open.
 const LONGEST_MS: u64 = 15_000;
 
@@ -111,9 +113,14 @@ impl Faults {
         self.left == 0
     }
 
-    /// The fault of this round, if there is one.
-    pub(super) fn next(&mut self) -> Option<Next> {
-        if self.left == 0 || !self.seed.once_in(self.one_in) {
+    /// The fault of this round, if there is one. Where nothing goes on that it could disturb, the next one is not waited for long.
+    pub(super) fn next(&mut self, quiet: bool) -> Option<Next> {
+        let one_in = if quiet {
+            self.one_in.min(WHILE_QUIET)
+        } else {
+            self.one_in
+        };
+        if self.left == 0 || !self.seed.once_in(one_in) {
             return None;
         }
         self.left -= 1;

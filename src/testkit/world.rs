@@ -355,9 +355,9 @@ impl World {
 
     /// Something goes wrong, if it is time for that.
     fn cause_faults(&mut self) {
-        let Some(fault) = self.faults.as_mut().and_then(Faults::next) else {
-            return;
-        };
+        let quiet = self.quiet > QUIET_ROUNDS;
+        let fault = self.faults.as_mut().and_then(|faults| faults.next(quiet));
+        let Some(fault) = fault else { return };
         let lasts = fault.lasts;
         match fault.kind {
             Fault::Outage => {
