@@ -49,9 +49,14 @@ parity: containers ## the same cases on the embedded log and on Kafka in a conta
 	cargo test --locked --workspace --test integration -- contract::
 
 .PHONY: simulate
-simulate: setup-build ## the engine under crashes and pauses that a seed decides; SEEDS FROM
+simulate: setup-build ## the engine while everything goes wrong that a seed decides; SEEDS FROM JOBS
 	$(call build,simulate)
-	$(call run,simulate) $(call options,SEEDS FROM)
+	$(call run,simulate) $(call options,SEEDS FROM JOBS)
+
+.PHONY: planted
+planted: setup-build ## bugs on purpose, and how many seeds it takes to find each; SEEDS FROM BUG
+	$(call build,simulate) --features tidegate-integration-tests/planted
+	$(call run,simulate) --planted --seeds $(or $(SEEDS),10000) $(call options,FROM BUG)
 
 .PHONY: models
 models: setup-build ## the protocols in every order of steps, and a counterexample for each rule that is left out

@@ -4,6 +4,8 @@
 mod planted;
 mod report;
 mod sometimes;
+#[cfg(test)]
+mod tests;
 mod workload;
 
 use std::sync::Mutex;

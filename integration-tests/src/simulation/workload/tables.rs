@@ -101,6 +101,7 @@ impl Workload for Tables {
         let clicks = builder.stream(&self.clicks);
         clicks
             .left_join_table("join", &rows, |click: i64, row: Option<i64>| {
+                assert!(row < Some(click), "click {click} comes to a table that has {row:?}");
                 format!("{click} of {row:?}")
             })
             .to(&self.joined);
