@@ -1,7 +1,7 @@
 //! Bugs that are planted on purpose, so that the simulation can show that it would find them (`make planted`).
 //!
-//! Only a build with the feature `planted` has them. In all others [`planted`] is the constant `false`, and nothing is left of the places
-//! that ask for it.
+//! Only a build with the feature `planted` has them. In all others whoever asks for a bug gets the constant `false`, and nothing is
+//! left of the places that ask.
 
 /// A bug, each against one of the invariants or against a fact of Kafka that the engine is built on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

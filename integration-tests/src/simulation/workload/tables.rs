@@ -55,7 +55,7 @@ impl Tables {
     fn pipe_rows(&mut self, cluster: &mut TestCluster) {
         for _ in 0..ROWS {
             let (mixed, key, number) = self.next();
-            let value = (mixed / KEYS % 3 != 0).then_some(number);
+            let value = (!(mixed / KEYS).is_multiple_of(3)).then_some(number);
             match value {
                 Some(value) => self.table.insert(key.clone(), value),
                 None => self.table.remove(&key),
