@@ -19,10 +19,10 @@ const DEFAULT_IMAGE: &str = "tidegate-kafka:4.3.1";
 /// Addresses of a broker that runs already; then the shared broker is that one, and no container is started for it.
 const SHARED_VARIABLE: &str = "KAFKA_SHARED";
 
-/// What the shared broker does in its own time it does often, so that no case waits long for it. Of a broker that is
+/// What the tidying broker does in its own time it does often, so that no case waits long for it. Of a broker that is
 /// given by `KAFKA_SHARED` the same is expected.
-const SHARED_PROPERTIES: &str = "\
-log.cleaner.backoff.ms=200
+const TIDYING_PROPERTIES: &str = "\
+log.cleaner.backoff.ms=300
 log.retention.check.interval.ms=500
 log.initial.task.delay.ms=500
 transaction.abort.timed.out.transaction.cleanup.interval.ms=500";
@@ -84,17 +84,14 @@ impl Broker {
     /// The broker that all tests of this process share; they must not hurt it.
     pub fn shared() -> SharedBroker {
         static ADDRESS: OnceLock<String> = OnceLock::new();
-        let address = ADDRESS.get_or_init(|| match std::env::var(SHARED_VARIABLE) {
-            Ok(address) => address,
-            // Lives as long as the process; the container is removed after it.
-            Err(_) => {
-                let variables = [("KAFKA_PROPERTIES", SHARED_PROPERTIES)];
-                Box::leak(Box::new(Broker::start_with(&variables))).address.clone()
-            }
-        });
-        SharedBroker {
-            address: address.clone(),
-        }
+        SharedBroker::started_once(&ADDRESS, &[])
+    }
+
+    /// One that compacts, deletes and aborts soon. With the many topics of many tests that takes much of a processor, so those that do not need it
+    /// have [`Broker::shared`].
+    pub fn tidying() -> SharedBroker {
+        static ADDRESS: OnceLock<String> = OnceLock::new();
+        SharedBroker::started_once(&ADDRESS, &[("KAFKA_PROPERTIES", TIDYING_PROPERTIES)])
     }
 
     /// The address for clients on this host.
@@ -180,6 +177,17 @@ pub struct SharedBroker {
 }
 
 impl SharedBroker {
+    fn started_once(address: &OnceLock<String>, variables: &[(&str, &str)]) -> Self {
+        let address = address.get_or_init(|| match std::env::var(SHARED_VARIABLE) {
+            Ok(address) => address,
+            // Lives as long as the process; the container is removed after it.
+            Err(_) => Box::leak(Box::new(Broker::start_with(variables))).address.clone(),
+        });
+        Self {
+            address: address.clone(),
+        }
+    }
+
     /// The address for clients on this host.
     pub fn address(&self) -> &str {
         &self.address

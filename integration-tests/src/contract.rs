@@ -85,6 +85,7 @@ macro_rules! contract_tests {
             a_second_process_with_the_same_instance_id_ends_the_first
             a_member_that_vanishes_is_replaced_when_its_session_ends
             made_up_generations_and_member_ids_cannot_commit
+            the_generation_moves_before_the_event_is_served_and_fresh_metadata_still_commits
             the_watermarks_of_an_empty_partition_are_zero
             a_topic_has_kafkas_defaults
             impossible_topics_are_refused
@@ -118,6 +119,7 @@ macro_rules! contract_tests {
             a_transaction_that_times_out_is_aborted_and_its_producer_fenced
             offsets_of_a_transaction_that_times_out_are_not_committed
             a_trimmed_transaction_can_be_aborted
+            a_commit_that_is_given_up_may_be_carried_out_and_initialising_its_id_settles_it
         );
     };
     (@halfway $halves:expr, $($name:ident)*) => {

@@ -21,6 +21,8 @@ pub trait Halfway {
     fn commit(self: Box<Self>);
     /// Tries to commit it and asserts that its producer is fenced.
     fn is_fenced(self: Box<Self>);
+    /// Asks for its commit and does not wait for the answer.
+    fn give_up(self: Box<Self>);
 }
 
 /// Opens a transaction of an id, and sends an offset in it for a member.
@@ -125,6 +127,11 @@ impl Halfway for RawTransaction {
             "{refused}"
         );
     }
+
+    fn give_up(self: Box<Self>) {
+        // Whatever it answers: nobody can rely on it.
+        let _ = self.producer.commit_transaction(Duration::from_millis(1));
+    }
 }
 
 /// A commit that nobody goes on with: the embedded log makes one step of it per poll that does not wait.
@@ -159,5 +166,9 @@ impl Halfway for EmbeddedTransaction {
     fn is_fenced(mut self: Box<Self>) {
         let outcome = self.producer.poll_commit(PATIENCE);
         assert!(matches!(outcome, Some(Err(LogError::Fenced { .. }))), "{outcome:?}");
+    }
+
+    fn give_up(mut self: Box<Self>) {
+        let _ = self.producer.poll_commit(Duration::ZERO);
     }
 }

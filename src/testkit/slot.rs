@@ -149,11 +149,16 @@ impl Slot {
             + counters.opened_rebuilt.get()
     }
 
+    /// Whether the process, or a part of it, stands still.
+    pub(super) fn is_held(&self, now: Duration) -> bool {
+        self.paused_until > now || self.stalled.1 > now
+    }
+
     pub(super) fn is_ready(&self, now: Duration) -> bool {
         match &self.instance {
             Some(instance) => {
                 let applied = instance.counters().apply_backlog.get() == 0;
-                instance.status().ready && applied && self.paused_until <= now && self.stalled.1 <= now
+                instance.status().ready && applied && !self.is_held(now)
             }
             None => self.back_at.is_none(),
         }

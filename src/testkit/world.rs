@@ -32,7 +32,7 @@ const MAX_ROUNDS: u32 = 100_000;
 const ROUND: Duration = Duration::from_millis(1);
 /// After so many rounds in which nothing went on, time passes faster.
 const QUIET_ROUNDS: u32 = 8;
-/// Rounds without any activity that are taken for rest.
+/// Rounds without any activity, and in which nobody stood still, that are taken for rest.
 const REST_ROUNDS: u32 = 2;
 /// Twice that in each further round, up to this: far below any session.
 const LONGEST_QUIET: Duration = Duration::from_millis(250);
@@ -68,7 +68,10 @@ pub(super) struct World {
     slots: Vec<Slot>,
     faults: Option<Faults>,
     activity: u64,
+    /// Rounds without any activity.
     quiet: u32,
+    /// Those of them in which nobody stood still.
+    rested: u32,
     rounds: u32,
     /// How long the next instance stands still that restores a task.
     ambush: Option<Duration>,
@@ -101,6 +104,7 @@ impl World {
             faults: faults.map(|only| Faults::new(Seed::of(setup.seed, 3), only)),
             activity: 0,
             quiet: 0,
+            rested: 0,
             rounds: 0,
             ambush: None,
         };
@@ -317,9 +321,12 @@ impl World {
     /// At least a little time passes; while nobody does anything, more of it.
     fn pass_time(&mut self) {
         let activity = self.activity_now();
-        self.quiet = match activity == self.activity {
-            true => self.quiet + 1,
-            false => 0,
+        let now = self.now();
+        let held = self.slots.iter().any(|slot| slot.is_held(now));
+        (self.quiet, self.rested) = match (activity == self.activity, held) {
+            (false, _) => (0, 0),
+            (true, true) => (self.quiet + 1, 0),
+            (true, false) => (self.quiet + 1, self.rested + 1),
         };
         self.activity = activity;
         let quiet = ROUND * 2_u32.saturating_pow(self.quiet.saturating_sub(QUIET_ROUNDS).min(10));
@@ -547,7 +554,7 @@ impl World {
     fn is_settled(&self) -> bool {
         let now = self.now();
         // In rounds without any activity every member has asked the group, and nobody holds what he does not know to be lost.
-        self.quiet >= REST_ROUNDS
+        self.rested >= REST_ROUNDS
             && self.activity == self.activity_now()
             && self.slots.iter().all(|slot| {
                 slot.is_ready(now) && !slot.network.is_busy() && (slot.doomed_at.is_none() || slot.instance.is_none())

@@ -158,6 +158,32 @@ pub fn the_end_of_a_transaction_does_not_undo_what_was_written_after_it(halves: 
     group.leave();
 }
 
+/// Neither success nor failure; what is read behind the initialisation of a successor is the truth, and stays it.
+pub fn a_commit_that_is_given_up_may_be_carried_out_and_initialising_its_id_settles_it(
+    halves: &dyn Fn(Duration) -> Halves,
+) {
+    let halves = halves(LONG);
+    let mut group = Group::new(&halves);
+    group.commit(&halves, 1, "before");
+    let id = unique("id");
+    let late = offset(&group.partitions[0], 2, "after");
+    group.pending(&halves, &id, late).give_up();
+    drop(producer(&*halves.log, Some(&id), &[]));
+    let settled = group.committed(&halves).expect("an offset is committed");
+    assert!(
+        [(1, "before".to_owned()), (2, "after".to_owned())].contains(&settled),
+        "{settled:?}"
+    );
+    for _ in 0..3 {
+        assert_eq!(
+            group.committed(&halves).as_ref(),
+            Some(&settled),
+            "it does not change any more"
+        );
+    }
+    group.leave();
+}
+
 /// The broker ends a transaction that is open for too long, and fences its producer.
 pub fn a_transaction_that_times_out_is_aborted_and_its_producer_fenced(halves: &dyn Fn(Duration) -> Halves) {
     let halves = halves(SHORT);

@@ -3,4 +3,4 @@
 use tidegate_integration_tests::halfway::Halves;
 use tidegate_integration_tests::{Broker, contract_tests};
 
-contract_tests!(Broker::shared().log(), halfway: |timeout| Halves::kafka(Broker::shared().address(), timeout));
+contract_tests!(Broker::tidying().log(), halfway: |timeout| Halves::kafka(Broker::tidying().address(), timeout));

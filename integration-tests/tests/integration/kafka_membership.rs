@@ -16,45 +16,6 @@ fn topics(partitions: i32) -> (String, String, String) {
 }
 
 #[test]
-fn the_generation_moves_before_the_event_is_served_and_fresh_metadata_still_commits() {
-    let log = Broker::shared().log();
-    let (input, output, group) = topics(2);
-    let mut first = sole_member(&*log, &group, &input, 2);
-    let (old, view) = (first.metadata(), first.view());
-    let mut second = Member::join(&*log, &group, &input, None);
-    // Nobody polls the first member; its client rejoins by itself.
-    wait_for("the generation moves", || {
-        second.step(TICK).expect("the member stays healthy");
-        view.metadata().generation > old.generation
-    });
-    let fresh = view.metadata();
-    assert_eq!(fresh.member_id, old.member_id);
-
-    let mut producer = producer(&*log, Some(&unique("id")), &[&output]);
-    let partitions = [0, 1].map(|partition| TopicPartition::new(input.as_str(), partition));
-    let offsets = |offset| partitions.clone().map(|partition| (partition, offset, ""));
-    producer.begin().expect("a transaction");
-    let refused = finish(&mut *producer, commit_of(old, &offsets(1)));
-    assert!(
-        matches!(refused, Err(LogError::IllegalGeneration { .. })),
-        "{refused:?}"
-    );
-    producer.abort(PATIENCE).expect("the transaction can be aborted");
-    // Also for the partition that is about to go: nobody else gets it before this member lets go of it.
-    producer.begin().expect("a transaction");
-    finish(&mut *producer, commit_of(fresh, &offsets(2))).expect("fresh metadata commits");
-    assert!(second.owned.is_empty());
-    serve_until("both own one partition", &mut [&mut first, &mut second], |members| {
-        members.iter().all(|member| member.owned.len() == 1)
-    });
-    for partition in &partitions {
-        assert_eq!(committed(&*log, &group, partition), Some((2, String::new())));
-    }
-    first.leave();
-    second.leave();
-}
-
-#[test]
 fn a_member_that_is_not_polled_in_time_loses_everything_and_comes_back() {
     let mut settings = Broker::shared().settings();
     settings

@@ -23,11 +23,13 @@ pub struct Counting {
     orders: Topic<String, String>,
     totals: Topic<String, i64>,
     windows: Topic<String, i64>,
+    lasts: Topic<String, i64>,
     inputs: u64,
     counted: Said<String, i64>,
     ordered: Said<String, String>,
     totalled: Said<String, i64>,
     closed: Said<String, i64>,
+    updated: Said<String, i64>,
 }
 
 impl Counting {
@@ -40,11 +42,13 @@ impl Counting {
             orders: Topic::new("orders", Utf8, Utf8),
             totals: Topic::new("totals", Utf8, I64Be),
             windows: Topic::new("windows", Utf8, I64Be),
+            lasts: Topic::new("lasts", Utf8, I64Be),
             inputs: 0,
             counted: Said::default(),
             ordered: Said::default(),
             totalled: Said::default(),
             closed: Said::default(),
+            updated: Said::default(),
         }
     }
 
@@ -58,12 +62,13 @@ impl Counting {
         let mut counts: BTreeMap<String, i64> = BTreeMap::new();
         let mut orders: BTreeMap<String, Vec<String>> = BTreeMap::new();
         let mut totals: BTreeMap<String, i64> = BTreeMap::new();
-        let mut windows: BTreeMap<String, i64> = BTreeMap::new();
+        let mut windows: BTreeMap<String, Vec<i64>> = BTreeMap::new();
         for number in 0..self.inputs {
             let word = self.word(number);
             let start_ms = number as i64 / WINDOW_MS * WINDOW_MS;
             *totals.entry(word[..1].to_owned()).or_default() += 1;
-            *windows.entry(format!("{word}@{start_ms}")).or_default() += 1;
+            let window = windows.entry(format!("{word}@{start_ms}")).or_default();
+            window.push(number as i64);
             let order = orders.entry(word.clone()).or_default();
             let before = order.last().map_or(String::new(), |before| format!("{before} "));
             order.push(format!("{before}{number}"));
@@ -77,16 +82,27 @@ impl Counting {
         for (window, said) in &self.closed.0 {
             assert_eq!(
                 said.as_slice(),
-                [windows[window]],
+                [windows[window].len() as i64],
                 "window {window} after {} inputs",
                 self.inputs
             );
         }
+        assert_eq!(
+            self.updated.0, windows,
+            "updates of windows after {} inputs",
+            self.inputs
+        );
         assert!(
             self.inputs <= CHAPTER || !self.closed.0.is_empty(),
             "no window has closed"
         );
     }
+}
+
+/// The key of a window in the outputs.
+fn named(record: &Record<Windowed<String>, i64>) -> Option<String> {
+    let window = record.key.as_ref()?;
+    Some(format!("{}@{}", window.key, window.start_ms))
 }
 
 impl Workload for Counting {
@@ -96,7 +112,8 @@ impl Workload for Counting {
         let counted = stream.group_by_key().count("count").to_stream();
         counted.to(&self.counts);
         let letters = counted.group_by("letters", |record| record.key.as_ref().map(|word| word[..1].to_owned()));
-        letters.count("total").to_stream().to(&self.totals);
+        let total = letters.aggregate("total", || 0_i64, |_, _, total| total + 1);
+        total.to_stream().to(&self.totals);
         let numbers = stream.map_values(|number: i64| number.to_string()).group_by_key();
         let joined = numbers.reduce("order", |before: String, now: String| {
             // Whoever computes on a state that is ahead of its records shows it here, even if nothing of it is ever committed.
@@ -107,13 +124,12 @@ impl Workload for Counting {
         joined.to_stream().to(&self.orders);
         let windowed = stream
             .group_by_key()
-            .windowed_by(TumblingWindows::of(Duration::from_millis(WINDOW_MS as u64)))
-            .emit(Emit::OnClose);
-        let named = |record: &Record<Windowed<String>, i64>| {
-            let window = record.key.as_ref()?;
-            Some(format!("{}@{}", window.key, window.start_ms))
-        };
-        windowed.count("window").to_stream().select_key(named).to(&self.windows);
+            .windowed_by(TumblingWindows::of(Duration::from_millis(WINDOW_MS as u64)));
+        let last = windowed.reduce("last", |_, now| now).to_stream().select_key(named);
+        last.to(&self.lasts);
+        let closing = windowed.emit(Emit::OnClose);
+        let counted = closing.aggregate("window", || 0_i64, |_, _, count| count + 1);
+        counted.to_stream().select_key(named).to(&self.windows);
         builder.build().expect("the topology is right")
     }
 
@@ -131,6 +147,7 @@ impl Workload for Counting {
         self.ordered.read(cluster, &self.orders);
         self.totalled.read(cluster, &self.totals);
         self.closed.read(cluster, &self.windows);
+        self.updated.read(cluster, &self.lasts);
         self.check();
         for (word, counts) in &self.counted.0 {
             let stored = cluster.look_up("count", Utf8, I64Be, word);

@@ -77,6 +77,10 @@ impl Workload for Stateless {
                 _ => Ok(number),
             })
             .peek(|_| {})
+            .map(|record| record)
+            .flat_map(|record| [record])
+            .map_values_with_key(|_, number| number)
+            .try_filter(|record| Ok::<_, String>(record.key.is_some()))
             .flat_map_values(|number: i64| (0..1 + number % 2).map(move |copy| format!("{number}.{copy}")))
             .repartition(Repartitioned::new("again", Utf8, Utf8))
             .filter(|record| record.value.is_some())

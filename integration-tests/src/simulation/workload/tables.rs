@@ -20,12 +20,16 @@ pub struct Tables {
     clicks: Topic<String, i64>,
     updates: Topic<String, i64>,
     joined: Topic<String, String>,
+    matched: Topic<String, i64>,
     piped: u64,
     table: BTreeMap<String, i64>,
     expected_updates: BTreeMap<String, Vec<Option<i64>>>,
     expected_joined: BTreeMap<String, Vec<String>>,
+    expected_matched: BTreeMap<String, Vec<i64>>,
+    last_clicks: BTreeMap<String, i64>,
     updated: Said<String, Option<i64>>,
     said: Said<String, String>,
+    said_matched: Said<String, i64>,
 }
 
 impl Tables {
@@ -37,12 +41,16 @@ impl Tables {
             clicks: Topic::new("clicks", Utf8, I64Be),
             updates: Topic::new("updates", Utf8, I64Be),
             joined: Topic::new("joined", Utf8, Utf8),
+            matched: Topic::new("matched", Utf8, I64Be),
             piped: 0,
             table: BTreeMap::new(),
             expected_updates: BTreeMap::new(),
             expected_joined: BTreeMap::new(),
+            expected_matched: BTreeMap::new(),
+            last_clicks: BTreeMap::new(),
             updated: Said::default(),
             said: Said::default(),
+            said_matched: Said::default(),
         }
     }
 
@@ -73,6 +81,10 @@ impl Tables {
             let row = self.table.get(&key).copied();
             let all = self.expected_joined.entry(key.clone()).or_default();
             all.push(format!("{number} of {row:?}"));
+            if let Some(row) = row {
+                self.expected_matched.entry(key.clone()).or_default().push(row + number);
+            }
+            self.last_clicks.insert(key.clone(), number);
             cluster.pipe(&self.clicks, Record::new(key, number, number));
         }
     }
@@ -80,6 +92,12 @@ impl Tables {
     fn check(&mut self, cluster: &mut TestCluster) {
         self.updated.read_with(cluster, &self.updates, |record| record.value);
         self.said.read(cluster, &self.joined);
+        self.said_matched.read(cluster, &self.matched);
+        assert_eq!(
+            self.said_matched.0, self.expected_matched,
+            "matches after {} records",
+            self.piped
+        );
         assert_eq!(
             self.updated.0, self.expected_updates,
             "updates after {} records",
@@ -89,6 +107,8 @@ impl Tables {
         for key in (0..KEYS).map(|key| format!("k{key}")) {
             let stored = cluster.look_up("rows", Utf8, I64Be, &key);
             assert_eq!(stored, self.table.get(&key).copied(), "the row of {key}");
+            let clicked = cluster.look_up("last-click", Utf8, I64Be, &key);
+            assert_eq!(clicked, self.last_clicks.get(&key).copied(), "the last click of {key}");
         }
     }
 }
@@ -105,6 +125,10 @@ impl Workload for Tables {
                 format!("{click} of {row:?}")
             })
             .to(&self.joined);
+        clicks
+            .join_table("match", &rows, |click: i64, row: i64| row + click)
+            .to(&self.matched);
+        clicks.to_table("last-click");
         builder.build().expect("the topology is right")
     }
 
