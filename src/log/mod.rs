@@ -531,6 +531,6 @@ pub trait Admin: Send + Sync {
     /// The state of `group`; one that nobody ever joined has no members and is not stable.
     ///
     /// # Errors
-    /// [`LogError::Unreachable`], [`LogError::TimedOut`], [`LogError::Refused`].
+    /// [`LogError::Unreachable`], [`LogError::TimedOut`], [`LogError::Refused`], [`LogError::Fatal`] for an assignment that cannot be read.
     fn group(&self, group: &str, timeout: Duration) -> LogResult<GroupState>;
 }

@@ -126,7 +126,7 @@ impl Run<'_> {
     /// Stops the broker and starts it again, then holds the connection up; the instances are left alone.
     ///
     /// The broker itself is never frozen: one that comes back from that takes itself for dead for a moment, and
-    /// Kafka 4.3 then ends transactions without telling their partitions (KAFKA-20734), which nobody's client survives.
+    /// Kafka 4.3 was seen to end transactions then without telling their partitions, which nobody's client survives.
     ///
     /// # Errors
     /// Where an instance ends, or does not catch up by itself.
