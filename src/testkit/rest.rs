@@ -1,0 +1,115 @@
+//! How a cluster comes to rest, and how one knows.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::ids::TopicPartition;
+use crate::instance::InstanceError;
+
+use super::faults::Faults;
+use super::slot::Slot;
+use super::world::{APPLICATION, MAX_ROUNDS, World};
+
+/// Steps of time in which instances are stepped while time is moved.
+const STRIDE: Duration = Duration::from_millis(500);
+/// Rounds without any activity, and in which nobody stood still, that are taken for rest.
+const REST_ROUNDS: u32 = 2;
+
+impl World {
+    pub(super) fn advance(&mut self, by: Duration) {
+        let end = self.now() + by;
+        while self.now() < end {
+            let rest = end - self.now();
+            self.site.clock.advance(rest.min(STRIDE));
+            self.round_or_panic();
+        }
+    }
+
+    pub(super) fn settle(&mut self) -> Option<InstanceError> {
+        let settled = self.come_to_rest();
+        if settled.is_none() {
+            self.promises().check_at_rest();
+        }
+        self.ambush = None;
+        if let Some(faults) = &mut self.faults {
+            faults.begin_anew();
+            self.calm(false);
+        }
+        settled
+    }
+
+    fn come_to_rest(&mut self) -> Option<InstanceError> {
+        for _ in 0..MAX_ROUNDS {
+            let nobody = self
+                .slots
+                .iter()
+                .all(|slot| slot.instance.is_none() && slot.back_at.is_none());
+            let over = self.faults.as_ref().is_none_or(Faults::are_over);
+            if self.faults.is_some() && over {
+                self.calm(true);
+            }
+            if nobody || (over && self.is_settled()) {
+                return None;
+            }
+            if let Err(error) = self.round() {
+                return Some(error);
+            }
+        }
+        panic!("the cluster does not come to rest: {}", self.statuses());
+    }
+
+    pub(super) fn is_settled(&self) -> bool {
+        let now = self.now();
+        // In rounds without any activity every member has asked the group, and nobody holds what he does not know to be lost.
+        self.rested >= REST_ROUNDS
+            && self.activity == self.activity_now()
+            && self.slots.iter().all(|slot| {
+                slot.is_ready(now) && !slot.network.is_busy() && (slot.doomed_at.is_none() || slot.instance.is_none())
+            })
+            && self.runs_every_task()
+            && self.outside.is_consumed(APPLICATION, &self.sources())
+            && self.external_topics().iter().all(|topic| self.outside.is_stable(topic))
+    }
+
+    pub(super) fn runs_every_task(&self) -> bool {
+        let running = self.slots.iter().filter_map(|slot| slot.instance.as_ref());
+        let running: i64 = running.map(|instance| instance.counters().tasks_running.get()).sum();
+        let subs = self.site.topology.plan().sub_topologies.len();
+        let tasks: i32 = (0..subs).map(|sub| self.tasks_of(sub)).sum();
+        running == i64::from(tasks)
+    }
+
+    /// The number of tasks of a sub-topology: its largest source decides.
+    pub(super) fn tasks_of(&self, sub: usize) -> i32 {
+        let sources = self.site.topology.plan().sub_topologies[sub].sources.iter();
+        let partitions = sources.map(|topic| self.outside.partitions_of(&topic.full_name(APPLICATION)));
+        partitions.max().unwrap_or(0)
+    }
+
+    pub(super) fn sources(&self) -> Vec<TopicPartition> {
+        let subs = self.site.topology.plan().sub_topologies.iter();
+        let topics = subs.flat_map(|sub| sub.sources.iter());
+        let mut sources = Vec::new();
+        for topic in topics {
+            let name = topic.full_name(APPLICATION);
+            let partitions = 0..self.outside.partitions_of(&name);
+            sources.extend(partitions.map(|partition| TopicPartition::new(Arc::clone(&name), partition)));
+        }
+        sources
+    }
+
+    pub(super) fn statuses(&self) -> String {
+        let status = |slot: &Slot| match &slot.instance {
+            Some(instance) => format!("{}: {}", slot.name, instance.status().detail),
+            None => format!("{}: gone", slot.name),
+        };
+        let statuses: Vec<String> = self.slots.iter().map(status).collect();
+        let is_consumed = |partition: &TopicPartition| {
+            let one = std::slice::from_ref(partition);
+            self.outside.is_consumed(APPLICATION, one)
+        };
+        let waiting = self.sources().into_iter().filter(|partition| !is_consumed(partition));
+        let waiting: Vec<String> = waiting.map(|partition| partition.to_string()).collect();
+        format!("{}; not consumed: {}", statuses.join(", "), waiting.join(" "))
+    }
+}
