@@ -1,13 +1,10 @@
 //! State in memory: for tests, and for applications that would rather restore at each start than have a disk.
 
-use std::collections::BTreeMap;
-use std::ops::Bound;
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
+use super::entries::{self, Entries};
 use super::{SortedIncrement, StateBackend, StateMeta, StateResult};
 use crate::ids::StoreId;
-
-type Entries = BTreeMap<Box<[u8]>, Box<[u8]>>;
 
 /// One task's database in memory. It is lost with the process.
 #[derive(Debug)]
@@ -45,11 +42,7 @@ impl MemoryBackend {
 
 impl StateBackend for MemoryBackend {
     fn get(&self, store: StoreId, key: &[u8], out: &mut Vec<u8>) -> StateResult<bool> {
-        out.clear();
-        let contents = self.read();
-        let value = contents.stores[store.0 as usize].get(key);
-        out.extend_from_slice(value.map(|value| &**value).unwrap_or_default());
-        Ok(value.is_some())
+        Ok(entries::get(&self.read().stores[store.0 as usize], key, out))
     }
 
     fn scan(
@@ -59,20 +52,7 @@ impl StateBackend for MemoryBackend {
         to: &[u8],
         visit: &mut dyn FnMut(&[u8], &[u8]) -> bool,
     ) -> StateResult<()> {
-        if !to.is_empty() && from >= to {
-            return Ok(());
-        }
-        let upper = if to.is_empty() {
-            Bound::Unbounded
-        } else {
-            Bound::Excluded(to)
-        };
-        let contents = self.read();
-        for (key, value) in contents.stores[store.0 as usize].range::<[u8], _>((Bound::Included(from), upper)) {
-            if !visit(key, value) {
-                break;
-            }
-        }
+        entries::scan(&self.read().stores[store.0 as usize], from, to, visit);
         Ok(())
     }
 
@@ -80,11 +60,7 @@ impl StateBackend for MemoryBackend {
         let mut contents = self.write();
         meta.assert_follows(contents.meta.as_ref());
         increment.for_each(&mut |store, key, value| {
-            let entries = &mut contents.stores[store.0 as usize];
-            match value {
-                Some(value) => entries.insert(key.into(), value.into()),
-                None => entries.remove(key),
-            };
+            entries::put(&mut contents.stores[store.0 as usize], key, value);
         });
         contents.meta = Some(meta.clone());
         Ok(())
@@ -95,9 +71,7 @@ impl StateBackend for MemoryBackend {
     }
 
     fn size_bytes(&self) -> u64 {
-        let contents = self.read();
-        let entries = contents.stores.iter().flatten();
-        entries.map(|(key, value)| (key.len() + value.len()) as u64).sum()
+        entries::size_bytes(&self.read().stores)
     }
 }
 

@@ -126,6 +126,7 @@ mod cache_index;
 #[cfg(test)]
 pub(crate) mod conformance;
 mod directory;
+pub(crate) mod entries;
 mod key_hash;
 mod memory;
 mod merge;

@@ -4,12 +4,12 @@
 //! power loses a suffix of whole batches (`RocksBackend` with its write-ahead log on and not synced).
 
 use std::collections::{BTreeMap, VecDeque};
-use std::ops::Bound;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak};
 
 use crate::ids::{StoreId, TaskId};
+use crate::state::entries::{self, Entries};
 use crate::state::{SortedIncrement, StateBackend, StateError, StateMeta, StateResult, StoreSpec};
 use crate::worker::StateProvider;
 
@@ -17,9 +17,6 @@ use super::seed::Seed;
 
 /// Batches of a database that a power failure may take; older ones were synced.
 const UNSYNCED: usize = 6;
-
-/// The rows of a store.
-pub(super) type Entries = BTreeMap<Box<[u8]>, Box<[u8]>>;
 
 /// See the [module documentation](self).
 #[derive(Debug, Default)]
@@ -134,11 +131,7 @@ impl Database {
 
 impl Contents {
     fn put(&mut self, store: StoreId, key: &[u8], value: Option<&[u8]>) -> Option<Box<[u8]>> {
-        let entries = &mut self.stores[store.0 as usize];
-        match value {
-            Some(value) => entries.insert(key.into(), value.into()),
-            None => entries.remove(key),
-        }
+        entries::put(&mut self.stores[store.0 as usize], key, value)
     }
 
     /// Takes back as many of the last batches, or as many as there are.
@@ -167,11 +160,7 @@ struct Handle {
 
 impl StateBackend for Handle {
     fn get(&self, store: StoreId, key: &[u8], out: &mut Vec<u8>) -> StateResult<bool> {
-        out.clear();
-        let contents = self.database.read();
-        let value = contents.stores[store.0 as usize].get(key);
-        out.extend_from_slice(value.map(|value| &**value).unwrap_or_default());
-        Ok(value.is_some())
+        Ok(entries::get(&self.database.read().stores[store.0 as usize], key, out))
     }
 
     fn scan(
@@ -181,18 +170,7 @@ impl StateBackend for Handle {
         to: &[u8],
         visit: &mut dyn FnMut(&[u8], &[u8]) -> bool,
     ) -> StateResult<()> {
-        let upper = match to {
-            [] => Bound::Unbounded,
-            to if from >= to => return Ok(()),
-            to => Bound::Excluded(to),
-        };
-        let contents = self.database.read();
-        let range = contents.stores[store.0 as usize].range::<[u8], _>((Bound::Included(from), upper));
-        for (key, value) in range {
-            if !visit(key, value) {
-                break;
-            }
-        }
+        entries::scan(&self.database.read().stores[store.0 as usize], from, to, visit);
         Ok(())
     }
 
@@ -221,9 +199,7 @@ impl StateBackend for Handle {
     }
 
     fn size_bytes(&self) -> u64 {
-        let contents = self.database.read();
-        let entries = contents.stores.iter().flatten();
-        entries.map(|(key, value)| (key.len() + value.len()) as u64).sum()
+        entries::size_bytes(&self.database.read().stores)
     }
 }
 

@@ -15,7 +15,7 @@ use crate::partitioner::partition_for;
 use crate::record::Record;
 use crate::topology::Topic;
 
-use super::disk::Entries;
+use crate::state::entries::Entries;
 
 /// A time-out that no call on the embedded log waits for.
 const AT_ONCE: Duration = Duration::from_secs(1);
