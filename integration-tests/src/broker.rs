@@ -87,7 +87,7 @@ impl Broker {
         SharedBroker::started_once(&ADDRESS, &[])
     }
 
-    /// One that compacts, deletes and aborts soon. With the many topics of many tests that takes much of a processor, so those that do not need it
+    /// One that compacts, deletes and aborts soon. That costs the more the more topics there are, so those that do not need it
     /// have [`Broker::shared`].
     pub fn tidying() -> SharedBroker {
         static ADDRESS: OnceLock<String> = OnceLock::new();
