@@ -77,6 +77,8 @@ impl EpochMachine {
 
     /// What to do now.
     pub fn next(&mut self, facts: &Facts) -> Action {
+        // What the barrier was for may have been taken away before it was sealed.
+        self.draining &= facts.has_work;
         if self.draining {
             // The group may have moved on since the barrier: then the commit waits until the event is served.
             if facts.has_unsent || !facts.may_commit {
@@ -288,6 +290,18 @@ mod tests {
         };
         assert_eq!(machine.next(&moved), Action::Pause);
         assert_eq!(machine.next(&facts(102)), Action::Seal, "the event is served");
+    }
+
+    #[test]
+    fn a_barrier_whose_tasks_were_taken_away_holds_nobody_up() {
+        let mut machine = machine();
+        assert_eq!(machine.next(&facts(100)), Action::Barrier);
+        let nothing_left = Facts {
+            has_work: false,
+            may_commit: false,
+            ..facts(101)
+        };
+        assert_eq!(machine.next(&nothing_left), Action::Process);
     }
 
     #[test]
