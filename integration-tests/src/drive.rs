@@ -98,12 +98,7 @@ pub fn commit_of(group: GroupMetadata, offsets: &[(TopicPartition, i64, &str)]) 
 
 /// Metadata of nobody, for commits without offsets.
 pub fn no_group() -> GroupMetadata {
-    GroupMetadata {
-        group: String::new(),
-        generation: -1,
-        member_id: String::new(),
-        instance_id: None,
-    }
+    GroupMetadata::of_nobody("")
 }
 
 /// Starts a commit and waits for its outcome.

@@ -8,7 +8,7 @@ use tracing::{debug, info, warn};
 
 use crate::durability::{PLAN_KEY, changelog};
 use crate::ids::TopicPartition;
-use crate::log::{Admin, Assignment, Commit, GroupMetadata, Isolation, Log, LogError, OutBatch, TopicInfo, TopicSpec};
+use crate::log::{Admin, Assignment, Commit, Isolation, Log, LogError, OutBatch, TopicInfo, TopicSpec};
 use crate::time::Clock;
 use crate::topology::{PartitionCounts, TopicRef, Topology, diff};
 use crate::worker::{Topics, commits_topic, repartition_topic};
@@ -219,17 +219,9 @@ impl Preparation<'_> {
             partition: 0,
             records,
         };
-        let nobody = GroupMetadata {
-            group: self.settings.application_id.clone(),
-            generation: -1,
-            member_id: String::new(),
-            instance_id: None,
-        };
         producer.start_commit(Commit {
             batches: vec![batch],
-            offsets: Vec::new(),
-            group: nobody,
-            timeout: CALL_TIMEOUT,
+            ..Commit::of_records(CALL_TIMEOUT)
         })?;
         let deadline = self.clock.monotonic() + CALL_TIMEOUT * 2;
         let written = loop {

@@ -39,6 +39,16 @@ pub struct Commit {
 }
 
 impl Commit {
+    /// A commit of what was sent and of nothing else: outside of a transaction it waits until everything is acknowledged.
+    pub fn of_records(timeout: Duration) -> Self {
+        Self {
+            batches: Vec::new(),
+            offsets: Vec::new(),
+            group: GroupMetadata::of_nobody(""),
+            timeout,
+        }
+    }
+
     /// Refuses what would be unfenced or fail without a cause that the broker names. Adapters ask this before they send
     /// offsets.
     ///

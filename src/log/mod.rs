@@ -384,6 +384,16 @@ pub struct GroupMetadata {
 }
 
 impl GroupMetadata {
+    /// Of a client that has not joined `group`.
+    pub fn of_nobody(group: &str) -> Self {
+        Self {
+            group: group.to_owned(),
+            generation: -1,
+            member_id: String::new(),
+            instance_id: None,
+        }
+    }
+
     /// Whether a commit with this metadata is fenced by the broker: generation ≥ 0 and a member id (invariant I6).
     pub fn is_fencing(&self) -> bool {
         self.generation >= 0 && !self.member_id.is_empty()

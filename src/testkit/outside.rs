@@ -8,12 +8,14 @@ use crate::codec::{Codec, CodecError};
 use crate::ids::TopicPartition;
 use crate::log::embedded::EmbeddedLog;
 use crate::log::{
-    Admin, Assignment, Commit, CommittedOffset, Consumer, GroupMetadata, Isolation, Log, LogError, LogResult,
-    OutRecord, OutTopic, Producer, TopicSpec, Watermarks,
+    Admin, Assignment, Commit, CommittedOffset, Consumer, Isolation, Log, LogError, LogResult, OutRecord, OutTopic,
+    Producer, TopicSpec, Watermarks,
 };
 use crate::partitioner::partition_for;
 use crate::record::Record;
-use crate::topology::Topic;
+use crate::topology::{SubTopology, Topic};
+
+use super::world::APPLICATION;
 
 use crate::state::entries::Entries;
 
@@ -65,6 +67,13 @@ impl Outside {
 
     pub(super) fn partitions_of(&self, topic: &Arc<str>) -> i32 {
         partitions_of(&self.log, topic).unwrap_or_else(|error| panic!("{topic}: {error}"))
+    }
+
+    /// The number of tasks of a sub-topology: its largest source decides.
+    pub(super) fn tasks_of(&self, sub: &SubTopology) -> i32 {
+        let sources = sub.sources.iter();
+        let partitions = sources.map(|topic| self.partitions_of(&topic.full_name(APPLICATION)));
+        partitions.max().unwrap_or(0)
     }
 
     /// Whether `group` has committed everything that is in these partitions.
@@ -209,17 +218,7 @@ impl Writer {
     fn write(&mut self, record: &OutRecord<'_>) {
         let written = self.producer.begin().and_then(|()| {
             self.producer.send(record)?;
-            self.producer.start_commit(Commit {
-                batches: Vec::new(),
-                offsets: Vec::new(),
-                group: GroupMetadata {
-                    group: String::new(),
-                    generation: -1,
-                    member_id: String::new(),
-                    instance_id: None,
-                },
-                timeout: AT_ONCE,
-            })?;
+            self.producer.start_commit(Commit::of_records(AT_ONCE))?;
             loop {
                 if let Some(outcome) = self.producer.poll_commit(AT_ONCE) {
                     return outcome;

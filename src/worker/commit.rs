@@ -7,8 +7,9 @@ use tracing::{info, warn};
 
 use crate::ids::{TaskId, TopicPartition};
 use crate::invariants::{self, Handle, Violation};
-use crate::log::{Commit, CommitOffset, GroupMetadata, LogError, OutBatch};
+use crate::log::{Commit, CommitOffset, LogError, OutBatch};
 use crate::planted::{Bug, planted};
+use crate::task::EpochEnd;
 
 use super::error::WorkerError;
 use super::held::{CommitRecords, Moment, SealedEpoch, Stage};
@@ -51,19 +52,23 @@ impl Worker {
                 if planted(Bug::ApplyBeforeCommit)
                     && let Some(backend) = &running.backend
                 {
-                    let job = epoch.apply_job(backend);
-                    job.backend.apply(&*job.increment, &job.meta)?;
+                    backend.apply(&*epoch.end.increment, &epoch.meta)?;
                 }
                 epochs.push(epoch);
             }
         }
-        self.check_commit(&epochs, &group)?;
+        self.hold(invariants::metadata_fences(Handle {
+            generation: group.generation,
+            member_id: &group.member_id,
+        }))?;
         let mut batches: Vec<OutBatch> = Vec::new();
         let mut offsets: Vec<CommitOffset> = Vec::new();
         let mut records = Vec::new();
         for epoch in &epochs {
             batches.extend(epoch.batches(self.topics.changelogs(epoch.end.task.sub_topology)));
+            let of_epoch = offsets.len();
             offsets.extend(epoch.offsets());
+            self.check_epoch(&epoch.end, &offsets[of_epoch..])?;
             records.push((epoch.end.task.to_string(), epoch.commit_record().to_json()));
             if planted(Bug::PurgeBeforeCommit) {
                 self.offer_purge(epoch);
@@ -89,33 +94,20 @@ impl Worker {
         }
     }
 
-    /// Invariants I3, I5 and I6, before anything is sent.
-    fn check_commit(&self, epochs: &[SealedEpoch], group: &GroupMetadata) -> Result<(), WorkerError> {
-        let handle = Handle {
-            generation: group.generation,
-            member_id: &group.member_id,
+    /// Invariants I3 and I5, before anything is sent.
+    fn check_epoch(&self, end: &EpochEnd, offsets: &[CommitOffset]) -> Result<(), WorkerError> {
+        let Some(running) = self.tasks.get(&end.task).and_then(|stage| stage.running()) else {
+            return Ok(());
         };
-        self.hold(invariants::metadata_fences(handle))?;
-        for epoch in epochs {
-            let (task, sealed) = (epoch.end.task, epoch.end.epoch);
-            let running = self.tasks.get(&task).and_then(|stage| stage.running());
-            let confirmed = running.map_or(sealed, |running| running.confirmed);
-            self.hold(invariants::offsets_follow_confirmed_end(confirmed, sealed))?;
-            let inputs = self.topics.inputs(task).into_iter().map(|(_, partition)| partition);
-            let inputs: Vec<TopicPartition> = inputs.collect();
-            let committed: Vec<_> = epoch.offsets().map(|offset| (offset.partition, sealed)).collect();
-            self.hold(invariants::every_input_is_committed(&inputs, &committed))?;
-        }
-        Ok(())
+        self.hold(invariants::offsets_follow_confirmed_end(running.confirmed, end.epoch))?;
+        let inputs = running.task.inputs().iter();
+        let inputs: Vec<&TopicPartition> = inputs.map(|input| &input.partition).collect();
+        let committed: Vec<_> = offsets.iter().map(|offset| (&offset.partition, end.epoch)).collect();
+        self.hold(invariants::every_input_is_committed(&inputs, &committed))
     }
 
-    /// Counts a broken promise, and stops the instance for it.
     fn hold(&self, check: Result<(), Violation>) -> Result<(), WorkerError> {
-        check.map_err(|violation| {
-            self.metrics.invariant_violations.add(1);
-            let worker = self.settings.name.clone();
-            WorkerError::Invariant { worker, violation }
-        })
+        self.metrics.hold(&self.settings.name, check)
     }
 
     fn start(&mut self, commit: Commit) -> Result<(), LogError> {

@@ -110,7 +110,7 @@ pub(super) struct Moment {
 /// An epoch of one task on its way through the commit.
 pub(super) struct SealedEpoch {
     pub(super) end: EpochEnd,
-    meta: StateMeta,
+    pub(super) meta: StateMeta,
     plan: String,
     /// Per store, records in the changelog batch.
     written: Vec<usize>,
@@ -199,12 +199,12 @@ impl SealedEpoch {
     }
 
     /// The job that brings the epoch to the local database.
-    pub(super) fn apply_job(&self, backend: &Arc<dyn StateBackend>) -> ApplyJob {
+    pub(super) fn apply_job(self, backend: &Arc<dyn StateBackend>) -> ApplyJob {
         ApplyJob {
             task: self.end.task,
             backend: Arc::clone(backend),
-            increment: Arc::clone(&self.end.increment),
-            meta: self.meta.clone(),
+            increment: self.end.increment,
+            meta: self.meta,
         }
     }
 }

@@ -4,8 +4,11 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
 use crate::ids::TaskId;
+use crate::invariants::Violation;
 use crate::metrics::{Counter, Gauge, Histogram, Sample, Source, Value};
 use crate::operators::NodeCounts;
+
+use super::error::WorkerError;
 
 /// How far the restore of one task is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,6 +79,15 @@ pub struct WorkerMetrics {
 }
 
 impl WorkerMetrics {
+    /// Counts a broken promise of the engine, and stops the instance for it. `who` is about to act on it.
+    pub(super) fn hold(&self, who: &str, check: Result<(), Violation>) -> Result<(), WorkerError> {
+        check.map_err(|violation| {
+            self.invariant_violations.add(1);
+            let worker = who.to_owned();
+            WorkerError::Invariant { worker, violation }
+        })
+    }
+
     /// Adds what a node has counted.
     pub fn add_node_counts(&self, node: &str, counts: NodeCounts) {
         let mut nodes = self.nodes.lock().unwrap_or_else(PoisonError::into_inner);

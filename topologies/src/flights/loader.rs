@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::Serialize;
 use tidegate::errors::Coded;
 use tidegate::ids::TopicPartition;
-use tidegate::log::{Commit, GroupMetadata, Log, LogError, OutRecord, OutTopic, Producer, TopicSpec};
+use tidegate::log::{Commit, Log, LogError, OutRecord, OutTopic, Producer, TopicSpec};
 use tidegate::partitioner::partition_for;
 use tidegate::record::Headers;
 use tidegate::time::Millis;
@@ -222,17 +222,7 @@ impl Writer<'_> {
 
     /// Waits until everything sent is acknowledged. Outside of a transaction a commit without offsets does just that.
     fn flush(&mut self) -> Result<(), LoadError> {
-        self.producer.start_commit(Commit {
-            batches: Vec::new(),
-            offsets: Vec::new(),
-            group: GroupMetadata {
-                group: String::new(),
-                generation: -1,
-                member_id: String::new(),
-                instance_id: None,
-            },
-            timeout: self.timeout,
-        })?;
+        self.producer.start_commit(Commit::of_records(self.timeout))?;
         match self.producer.poll_commit(self.timeout) {
             Some(outcome) => outcome?,
             None => {
