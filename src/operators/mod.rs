@@ -19,6 +19,7 @@ pub use ends::{Feed, TimestampExtractor};
 pub use outbox::{Outbox, OutboxEntry};
 pub use processor::{Context, ProcessError, Processor};
 pub use push::{NodeRef, Outlet, Push, Stateful, Timed};
+pub(crate) use rows::decode_row;
 pub use scope::{Failure, NodeCounts, OnError, OperatorClock, RecordOrigin, Scope, Scratch};
 pub use states::{Declare, MapState, ValueState};
 pub use timers::Timers;

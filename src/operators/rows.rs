@@ -93,16 +93,21 @@ impl<K: 'static, V: 'static> Rows<K, V> {
 
     /// Reads a row from its stored bytes.
     pub(crate) fn decode(&self, bytes: &[u8]) -> Result<Row<V>, CodecError> {
-        let Some((timestamp, value)) = bytes.split_first_chunk::<8>() else {
-            return Err(CodecError::Decode {
-                codec: format!("row of {}", self.value.id()),
-                bytes: bytes.len(),
-                reason: "a row starts with 8 bytes of event time".into(),
-            });
-        };
-        Ok(Row {
-            timestamp_ms: Millis::from_be_bytes(*timestamp),
-            value: self.value.decode(value)?,
-        })
+        decode_row(&*self.value, bytes)
     }
+}
+
+/// Reads a row whose value has `codec` from its stored bytes.
+pub(crate) fn decode_row<C: Codec + ?Sized>(codec: &C, bytes: &[u8]) -> Result<Row<C::Item>, CodecError> {
+    let Some((timestamp, value)) = bytes.split_first_chunk::<8>() else {
+        return Err(CodecError::Decode {
+            codec: format!("row of {}", codec.id()),
+            bytes: bytes.len(),
+            reason: "a row starts with 8 bytes of event time".into(),
+        });
+    };
+    Ok(Row {
+        timestamp_ms: Millis::from_be_bytes(*timestamp),
+        value: codec.decode(value)?,
+    })
 }

@@ -6,14 +6,13 @@ use std::time::Duration;
 
 use crate::codec::{Codec, KeyCodec};
 use crate::instance::{Backend, InstanceError, InstanceSettings};
+use crate::operators::decode_row;
 use crate::record::Record;
 use crate::topology::{Topic, Topology};
 
 use super::clock::VirtualClock;
 use super::world::{APPLICATION, Setup, World};
 
-/// A row of a store begins with the time at which it was last changed.
-const ROW_TIME_BYTES: usize = 8;
 const CACHE_BYTES: usize = 64 << 10;
 const SESSION: Duration = Duration::from_secs(6);
 const TRANSACTION: Duration = Duration::from_secs(10);
@@ -200,9 +199,11 @@ impl TestCluster {
             .encode(key, &mut bytes)
             .unwrap_or_else(|error| panic!("a key of {store} cannot be encoded: {error}"));
         let value = self.world().look_up(store, &bytes, key_codec.partition_bytes(&bytes))?;
-        // Each row has its time in front (see `operators::rows`).
-        let value = value_codec.decode(value.get(ROW_TIME_BYTES..).unwrap_or_default());
-        Some(value.unwrap_or_else(|error| panic!("a value of {store} cannot be decoded: {error}")))
+        let row = decode_row(&value_codec, &value);
+        Some(
+            row.map(|row| row.value)
+                .unwrap_or_else(|error| panic!("a value of {store} cannot be decoded: {error}")),
+        )
     }
 
     /// Starts an instance again that was stopped or crashed, on what its disk has.

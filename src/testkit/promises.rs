@@ -40,9 +40,7 @@ impl Promises<'_> {
     fn tasks(&self) -> Vec<TaskId> {
         let mut tasks = Vec::new();
         for (sub, plan) in self.plan.sub_topologies.iter().enumerate() {
-            let sources = plan.sources.iter();
-            let partitions = sources.map(|topic| self.outside.partitions_of(&topic.full_name(APPLICATION)));
-            tasks.extend((0..partitions.max().unwrap_or(0)).map(|partition| TaskId {
+            tasks.extend((0..self.outside.tasks_of(plan)).map(|partition| TaskId {
                 sub_topology: sub as u16,
                 partition,
             }));

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::ids::TopicPartition;
-use crate::instance::InstanceError;
+use crate::instance::{Guarantee, InstanceError};
 
 use super::faults::Faults;
 use super::slot::Slot;
@@ -27,7 +27,10 @@ impl World {
 
     pub(super) fn settle(&mut self) -> Option<InstanceError> {
         let settled = self.come_to_rest();
-        if settled.is_none() {
+        // It compares all state, which a test that settles after each record would feel; and without transactions a changelog may
+        // be ahead of what is committed.
+        let exactly_once = self.site.settings.guarantee == Guarantee::ExactlyOnce;
+        if settled.is_none() && self.site.faults && exactly_once {
             self.promises().check_at_rest();
         }
         self.ambush = None;
@@ -74,16 +77,9 @@ impl World {
     pub(super) fn runs_every_task(&self) -> bool {
         let running = self.slots.iter().filter_map(|slot| slot.instance.as_ref());
         let running: i64 = running.map(|instance| instance.counters().tasks_running.get()).sum();
-        let subs = self.site.topology.plan().sub_topologies.len();
-        let tasks: i32 = (0..subs).map(|sub| self.tasks_of(sub)).sum();
+        let subs = self.site.topology.plan().sub_topologies.iter();
+        let tasks: i32 = subs.map(|sub| self.outside.tasks_of(sub)).sum();
         running == i64::from(tasks)
-    }
-
-    /// The number of tasks of a sub-topology: its largest source decides.
-    pub(super) fn tasks_of(&self, sub: usize) -> i32 {
-        let sources = self.site.topology.plan().sub_topologies[sub].sources.iter();
-        let partitions = sources.map(|topic| self.outside.partitions_of(&topic.full_name(APPLICATION)));
-        partitions.max().unwrap_or(0)
     }
 
     pub(super) fn sources(&self) -> Vec<TopicPartition> {

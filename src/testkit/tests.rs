@@ -383,3 +383,19 @@ fn static_members_come_back_without_a_rebalance() {
     assert!(opened[1] > 0, "its own tasks, on its own disk");
     assert_eq!(opened[2..], [0, 0], "nothing is restored");
 }
+
+#[test]
+fn gauges_say_what_an_open_epoch_holds_and_nothing_once_it_is_committed() {
+    let mut cluster = TestCluster::new(counting()).settings(|settings| {
+        settings.commit_interval = Duration::from_secs(5);
+    });
+    (0..50).for_each(|number| cluster.pipe(&words(), word(number)));
+    cluster.rounds(30);
+    let counters = cluster.world().counters(0);
+    assert_eq!(counters.records_processed.get(), 50);
+    assert!(counters.overlay_bytes.get() > 0);
+    cluster.settle();
+    assert_eq!(counters.overlay_bytes.get(), 0);
+    assert_eq!(counters.buffered_records.get(), 0);
+    assert_eq!(counters.parked_bytes.get(), 0);
+}

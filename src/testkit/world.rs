@@ -377,7 +377,7 @@ impl World {
             .unwrap_or_else(|| panic!("there is no store {store}"));
         let task = TaskId {
             sub_topology: sub as u16,
-            partition: partition_for(partition_bytes, self.tasks_of(sub).max(1)),
+            partition: partition_for(partition_bytes, self.outside.tasks_of(&plan.sub_topologies[sub]).max(1)),
         };
         let newest = |(meta, _): &(StateMeta, Option<Vec<u8>>)| meta.epoch;
         let copies = self
