@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use crate::ids::TaskId;
 use crate::log::Log;
 use crate::time::Clock;
 use crate::topology::Topology;
@@ -106,6 +107,12 @@ impl SteppedInstance {
             self.shared.finished.store(true, Ordering::SeqCst);
         }
         Ok(())
+    }
+
+    /// The tasks that process records here.
+    pub fn running_tasks(&self) -> Vec<TaskId> {
+        let workers = self.workers.iter().flatten();
+        workers.flat_map(Worker::running_tasks).collect()
     }
 
     fn step_member(&mut self) -> Result<(), InstanceError> {

@@ -14,6 +14,8 @@ use super::world::APPLICATION;
 /// The tasks of an application, and the log and the disks that have their state.
 pub(super) struct Promises<'a> {
     pub(super) plan: &'a Plan,
+    /// All tasks.
+    pub(super) tasks: Vec<TaskId>,
     pub(super) outside: &'a mut Outside,
     pub(super) slots: &'a [Slot],
 }
@@ -21,7 +23,7 @@ pub(super) struct Promises<'a> {
 impl Promises<'_> {
     /// I5 and I9, at any moment.
     pub(super) fn check(&mut self) {
-        for task in self.tasks() {
+        for task in self.tasks.clone() {
             if let Some(pointer) = self.pointer(task) {
                 self.check_disks(task, &pointer);
             }
@@ -30,22 +32,11 @@ impl Promises<'_> {
 
     /// The same, and I13 for the disk that is current: its rows are those that the committed changelog comes to. At rest.
     pub(super) fn check_at_rest(&mut self) {
-        for task in self.tasks() {
+        for task in self.tasks.clone() {
             let Some(pointer) = self.pointer(task) else { continue };
             self.check_disks(task, &pointer);
             self.check_state(task, &pointer);
         }
-    }
-
-    fn tasks(&self) -> Vec<TaskId> {
-        let mut tasks = Vec::new();
-        for (sub, plan) in self.plan.sub_topologies.iter().enumerate() {
-            tasks.extend((0..self.outside.tasks_of(plan)).map(|partition| TaskId {
-                sub_topology: sub as u16,
-                partition,
-            }));
-        }
-        tasks
     }
 
     fn inputs(&self, task: TaskId) -> Vec<TopicPartition> {

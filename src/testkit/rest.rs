@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::ids::TopicPartition;
-use crate::instance::{Guarantee, InstanceError};
+use crate::ids::{TaskId, TopicPartition};
+use crate::instance::{Guarantee, InstanceError, SteppedInstance};
 
 use super::faults::Faults;
 use super::slot::Slot;
@@ -74,12 +74,24 @@ impl World {
             && self.external_topics().iter().all(|topic| self.outside.is_stable(topic))
     }
 
+    /// Whether each task runs once: one that a worker has lost and does not know of would hide one that nobody runs.
     pub(super) fn runs_every_task(&self) -> bool {
         let running = self.slots.iter().filter_map(|slot| slot.instance.as_ref());
-        let running: i64 = running.map(|instance| instance.counters().tasks_running.get()).sum();
-        let subs = self.site.topology.plan().sub_topologies.iter();
-        let tasks: i32 = subs.map(|sub| self.outside.tasks_of(sub)).sum();
-        running == i64::from(tasks)
+        let mut running: Vec<TaskId> = running.flat_map(SteppedInstance::running_tasks).collect();
+        running.sort_unstable();
+        running == self.tasks()
+    }
+
+    /// All tasks, in order.
+    pub(super) fn tasks(&self) -> Vec<TaskId> {
+        let subs = self.site.topology.plan().sub_topologies.iter().enumerate();
+        let tasks = subs.flat_map(|(sub, plan)| {
+            (0..self.outside.tasks_of(plan)).map(move |partition| TaskId {
+                sub_topology: sub as u16,
+                partition,
+            })
+        });
+        tasks.collect()
     }
 
     pub(super) fn sources(&self) -> Vec<TopicPartition> {

@@ -257,8 +257,10 @@ impl World {
     }
 
     pub(super) fn promises(&mut self) -> Promises<'_> {
+        let tasks = self.tasks();
         Promises {
             plan: self.site.topology.plan(),
+            tasks,
             outside: &mut self.outside,
             slots: &self.slots,
         }

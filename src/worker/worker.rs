@@ -182,6 +182,12 @@ impl Worker {
         })
     }
 
+    /// The tasks that process records.
+    pub fn running_tasks(&self) -> impl Iterator<Item = TaskId> {
+        let running = self.tasks.iter().filter(|(_, stage)| stage.running().is_some());
+        running.map(|(task, _)| *task)
+    }
+
     /// One step: commands, the running commit, finished work, intake, processing, barrier. Waits at most a few
     /// milliseconds for records, and as long as the log's blocking calls take.
     ///
@@ -434,7 +440,9 @@ impl Worker {
                 .filter_map(|stage| stage.running())
                 .all(|running| running.task.records_in_epoch() == 0 && running.unapplied == 0);
         if !idle {
-            if self.clock.monotonic() < deadline {
+            // The instance says nothing more while it waits for this: it waits no longer, and the group may have moved on.
+            let in_vain = matches!(ending, Ending::Revoke { .. }) && !self.commands.is_empty();
+            if self.clock.monotonic() < deadline && !in_vain {
                 return Ok(Turn::Again);
             }
             tracing::warn!(worker = %self.settings.name, "the epoch did not end in time and is aborted");

@@ -16,12 +16,13 @@ fn the_same_seed_tells_the_same_story_byte_for_byte() {
 /// Each of them fails where the bug of that name is planted.
 #[test]
 fn seeds_that_find_bugs_of_the_past_find_none() {
-    let seeds: [(u64, &str); 5] = [
+    let seeds: [(u64, &str); 6] = [
         (420, "RestoreBeyondCut"),
         (1486, "TakenOverIsLost"),
         (56, "PurgedIsGone"),
         (2, "HeldIsRefused"),
         (44, "SleepIsStall"),
+        (144_680, "a worker that still waits for a task that it has lost"),
     ];
     for (seed, bug) in seeds {
         let run = Simulation::new(seed).run();
