@@ -41,7 +41,7 @@ demo-kafka: containers ## the same on Kafka in a container
 	scripts/with-kafka $(call run,tidegate) demo --kafka
 
 .PHONY: test
-test: setup-containers ## everything: format, lints, documentation, all tests, with real Kafka in containers
+test: setup-containers ## everything: format, lints, documentation, all tests, with real Kafka and an S3 server in containers
 	scripts/test
 
 .PHONY: parity
@@ -49,9 +49,9 @@ parity: containers ## the same cases on the embedded log and on Kafka in a conta
 	cargo test --locked --workspace --test integration -- contract::
 
 .PHONY: simulate
-simulate: setup-build ## the engine while everything goes wrong that a seed decides; SEEDS FROM JOBS
+simulate: setup-build ## the engine while everything goes wrong that a seed decides; SEEDS FROM JOBS STRATEGY
 	$(call build,simulate)
-	$(call run,simulate) $(call options,SEEDS FROM JOBS)
+	$(call run,simulate) $(call options,SEEDS FROM JOBS STRATEGY)
 
 .PHONY: planted
 planted: setup-build ## bugs on purpose, and how many seeds it takes to find each; SEEDS FROM BUG
@@ -104,3 +104,4 @@ setup-containers:
 containers: setup-containers
 	@docker/engine-up
 	@docker/kafka-image
+	@docker/s3-image

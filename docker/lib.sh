@@ -6,6 +6,8 @@ suite=bookworm
 base_image=${BASE_IMAGE:-tidegate-base:$suite}
 kafka_version=4.3.1
 kafka_image=${KAFKA_IMAGE:-tidegate-kafka:$kafka_version}
+versitygw_version=1.8.0
+s3_image=${S3_IMAGE:-tidegate-s3:$versitygw_version}
 service_image=${SERVICE_IMAGE:-tidegate:dev}
 prometheus_image=${PROMETHEUS_IMAGE:-tidegate-prometheus:$suite}
 # Containers that these scripts start carry it, so that they can be found again.

@@ -52,6 +52,19 @@ install_packages() {
 # need_command COMMAND PACKAGE: installs the package where the command is missing.
 need_command() { command -v "$1" >/dev/null || install_packages "$2"; }
 
+# usable_go: prints the Go of this machine if it is 1.21 or newer; such a one fetches a newer one by itself where a module asks for it.
+usable_go() {
+    local go found
+    for go in "$(command -v go || true)" /usr/local/go/bin/go; do
+        [ -x "$go" ] || continue
+        found=$(GOTOOLCHAIN=local "$go" env GOVERSION 2>/dev/null) || continue
+        [ "$(printf '%s\n' 1.21 "${found#go}" | sort -V | head -n 1)" = 1.21 ] || continue
+        echo "$go"
+        return 0
+    done
+    return 1
+}
+
 # need_free_gib GIB FOLDER: fails early rather than in the middle of a build.
 need_free_gib() {
     mkdir -p "$2"

@@ -22,7 +22,7 @@ const FLOORS: [&[&str]; 8] = [
         "codec",
         "planted",
     ],
-    &["log", "state"],
+    &["log", "blob", "state"],
     &["operators"],
     &["topology"],
     &["task", "durability"],
@@ -32,7 +32,8 @@ const FLOORS: [&[&str]; 8] = [
 ];
 
 /// Foreign crates and the one folder in which each may be named.
-const FOREIGN: [(&[&str], &str); 5] = [
+const FOREIGN: [(&[&str], &str); 6] = [
+    (&["object_store"], "src/blob/object"),
     (&["rdkafka", "rdkafka_sys"], "src/log/kafka"),
     (&["rocksdb", "librocksdb_sys"], "src/state/rocks"),
     (&["hashbrown", "foldhash"], "src/state"),
@@ -44,7 +45,8 @@ const FOREIGN: [(&[&str], &str); 5] = [
 ];
 
 /// What stands behind a port, and who may choose it. All other code names the port.
-const ADAPTERS: [(&str, &str, &[&str]); 4] = [
+const ADAPTERS: [(&str, &str, &[&str]); 5] = [
+    ("blob", "object", &["service", "testkit"]),
     ("log", "kafka", &["service"]),
     ("log", "embedded", &["service", "testkit"]),
     ("state", "rocks", &["instance"]),

@@ -39,8 +39,18 @@ const PUBLIC_HOSTS: [&str; 23] = [
     "example.com",
 ];
 
-/// Names of the compose file's own network, and placeholders in texts that are filled in at run time.
-const LOCAL_NAMES: [&str; 6] = ["prometheus", "grafana", "kafka", "tidegate-1", "tidegate-2", "{"];
+/// Names of the compose file's own network, those that stand for any bucket or name in URLs of object stores, and placeholders in
+/// texts that are filled in at run time.
+const LOCAL_NAMES: [&str; 8] = [
+    "prometheus",
+    "grafana",
+    "kafka",
+    "tidegate-1",
+    "tidegate-2",
+    "bucket",
+    "name",
+    "{",
+];
 
 fn complaints(file: &SourceFile) -> Vec<String> {
     let mut complaints = Vec::new();
