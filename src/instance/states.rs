@@ -1,10 +1,16 @@
 //! Where tasks' databases come from: one directory per task, or memory.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::ids::TaskId;
-use crate::state::{MemoryBackend, RocksBackend, RocksShared, StateBackend, StateDirectory, StateResult, StoreSpec};
+use crate::state::entries::Entries;
+use crate::state::entry_copies::{EntryInstallation, Place, Unfinished};
+use crate::state::{
+    Installation, MemoryBackend, RocksBackend, RocksShared, StateBackend, StateDirectory, StateError, StateMeta,
+    StateResult, StoreSpec,
+};
 use crate::worker::StateProvider;
 
 /// What an instance keeps between two starts.
@@ -31,25 +37,155 @@ impl StateProvider for RocksStates {
     fn clear(&self, task: TaskId) -> StateResult<()> {
         RocksBackend::destroy(&self.directory.task_path(task))
     }
+
+    fn install(&self, task: TaskId, stores: &[StoreSpec]) -> StateResult<Box<dyn Installation>> {
+        RocksBackend::install(&self.directory.task_path(task), stores, &self.shared)
+    }
 }
 
 /// Databases in memory. They outlive a task that is given up, so that it needs only the difference when it comes back.
 #[derive(Default)]
 pub(super) struct MemoryStates {
-    tasks: Mutex<BTreeMap<TaskId, Arc<MemoryBackend>>>,
+    databases: Arc<Shelf>,
+    unfinished: Unfinished,
+}
+
+#[derive(Default)]
+struct Shelf(Mutex<BTreeMap<TaskId, Arc<MemoryBackend>>>);
+
+impl Shelf {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<TaskId, Arc<MemoryBackend>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What errors call the database of a task.
+fn name(task: TaskId) -> PathBuf {
+    PathBuf::from(format!("memory/{task}"))
 }
 
 impl StateProvider for MemoryStates {
     fn open(&self, task: TaskId, stores: &[StoreSpec]) -> StateResult<Arc<dyn StateBackend>> {
-        let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
-        let backend = tasks
+        let mut databases = self.databases.lock();
+        let backend = databases
             .entry(task)
             .or_insert_with(|| Arc::new(MemoryBackend::new(stores.len())));
+        if backend.meta()?.is_some() {
+            self.unfinished.discard(task);
+        }
         Ok(Arc::<MemoryBackend>::clone(backend))
     }
 
     fn clear(&self, task: TaskId) -> StateResult<()> {
-        self.tasks.lock().unwrap_or_else(PoisonError::into_inner).remove(&task);
+        if !self.unfinished.discard(task) {
+            return Err(StateError::Locked { path: name(task) });
+        }
+        self.databases.lock().remove(&task);
         Ok(())
+    }
+
+    fn install(&self, task: TaskId, stores: &[StoreSpec]) -> StateResult<Box<dyn Installation>> {
+        let former = self.databases.lock().get(&task).cloned();
+        let former = match former {
+            Some(former) if former.meta()?.is_some() => Some(former.copy()?),
+            _ => None,
+        };
+        let place = MemoryPlace {
+            task,
+            databases: Arc::clone(&self.databases),
+        };
+        let at = (task, &*name(task));
+        let begun = EntryInstallation::begin(at, &self.unfinished, former, stores.len(), Box::new(place))?;
+        Ok(Box::new(begun))
+    }
+}
+
+/// Where a task's database is kept in memory.
+struct MemoryPlace {
+    task: TaskId,
+    databases: Arc<Shelf>,
+}
+
+impl Place for MemoryPlace {
+    fn admit(&self) -> StateResult<()> {
+        Ok(())
+    }
+
+    fn replace(self: Box<Self>, meta: StateMeta, stores: Vec<Entries>) -> StateResult<Arc<dyn StateBackend>> {
+        let mut databases = self.databases.lock();
+        if databases
+            .get(&self.task)
+            .is_some_and(|former| Arc::strong_count(former) > 1)
+        {
+            return Err(StateError::Locked { path: name(self.task) });
+        }
+        let backend = Arc::new(MemoryBackend::of(meta, stores));
+        databases.insert(self.task, Arc::<MemoryBackend>::clone(&backend));
+        Ok(backend)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::state::conformance::copies::{self, Databases};
+    use crate::state::conformance::stores;
+
+    impl Databases for MemoryStates {
+        fn open(&self, task: TaskId) -> StateResult<Arc<dyn StateBackend>> {
+            StateProvider::open(self, task, &stores())
+        }
+
+        fn clear(&self, task: TaskId) -> StateResult<()> {
+            StateProvider::clear(self, task)
+        }
+
+        fn install(&self, task: TaskId) -> StateResult<Box<dyn Installation>> {
+            StateProvider::install(self, task, &stores())
+        }
+    }
+
+    /// An instance's databases on disk, for as long as a test runs.
+    struct OnDisk {
+        states: RocksStates,
+        _directory: tempfile::TempDir,
+    }
+
+    impl OnDisk {
+        fn new() -> Self {
+            let directory = tempfile::tempdir().expect("a directory");
+            let states = RocksStates {
+                directory: Arc::new(StateDirectory::open(directory.path(), "app", "one").expect("it is new")),
+                shared: RocksShared::new(4 << 20, 8 << 20),
+            };
+            Self {
+                states,
+                _directory: directory,
+            }
+        }
+    }
+
+    impl Databases for OnDisk {
+        fn open(&self, task: TaskId) -> StateResult<Arc<dyn StateBackend>> {
+            self.states.open(task, &stores())
+        }
+
+        fn clear(&self, task: TaskId) -> StateResult<()> {
+            self.states.clear(task)
+        }
+
+        fn install(&self, task: TaskId) -> StateResult<Box<dyn Installation>> {
+            self.states.install(task, &stores())
+        }
+    }
+
+    #[test]
+    fn copies_of_databases_in_memory_conform() {
+        copies::run(&|| Box::new(MemoryStates::default()));
+    }
+
+    #[test]
+    fn copies_of_databases_on_disk_conform() {
+        copies::run(&|| Box::new(OnDisk::new()));
     }
 }

@@ -1,5 +1,7 @@
 //! What every backend must do, as one suite that each of them runs.
 
+pub mod copies;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 

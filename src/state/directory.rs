@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::{StateError, StateResult};
+use super::{StateError, StateResult, beside};
 use crate::ids::TaskId;
 
 const MARKER: &str = "tidegate.json";
@@ -15,7 +15,7 @@ const FORMAT: u32 = 1;
 
 /// The directory `<state.dir>/<application id>` of one instance, locked while this value lives.
 ///
-/// It holds a marker file that says whose it is, a lock file, and one directory per task.
+/// It holds a marker file that says whose it is, a lock file, one directory per task, and what lies beside some of them.
 #[derive(Debug)]
 pub struct StateDirectory {
     path: PathBuf,
@@ -72,6 +72,7 @@ impl StateDirectory {
                 marker.application_id
             )));
         }
+        beside::remove_checkpoints(&path).map_err(|error| failed(&path, "opened", &error))?;
         Ok(Self {
             path,
             marker,
@@ -200,6 +201,26 @@ mod tests {
         drop(first);
         let again = StateDirectory::open(dir.path(), "app", "three").expect("the lock is gone");
         assert_eq!(again.instance_id(), "one");
+    }
+
+    #[test]
+    fn copies_that_a_process_has_left_go_and_are_no_tasks() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let first = StateDirectory::open(dir.path(), "app", "one").expect("it is new");
+        let task: TaskId = "1_2".parse().expect("a task");
+        let path = first.task_path(task);
+        let copy = beside::new_checkpoint(&path);
+        let cut_off = beside::half_made(&beside::new_checkpoint(&path));
+        let kept = [path.clone(), beside::installing(&path), beside::installed(&path)];
+        for directory in kept.iter().chain([&copy, &cut_off]) {
+            std::fs::create_dir(directory).expect("a directory");
+        }
+        assert_eq!(first.tasks().expect("it can be read"), [task]);
+        drop(first);
+        let again = StateDirectory::open(dir.path(), "app", "one").expect("the lock is gone");
+        assert!(!copy.exists() && !cut_off.exists());
+        assert!(kept.iter().all(|directory| directory.exists()));
+        assert_eq!(again.tasks().expect("it can be read"), [task]);
     }
 
     #[test]

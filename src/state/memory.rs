@@ -1,10 +1,15 @@
 //! State in memory: for tests, and for applications that would rather restore at each start than have a disk.
 
+use std::path::Path;
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use super::entries::{self, Entries};
-use super::{SortedIncrement, StateBackend, StateMeta, StateResult};
+use super::entry_copies::EntryCheckpoint;
+use super::{Checkpoint, SortedIncrement, StateBackend, StateMeta, StateResult};
 use crate::ids::StoreId;
+
+/// Files of a copy are about as large. A change touches one of them, so larger ones cost more of the next copy.
+const CHUNK_BYTES: u32 = 256 * 1024;
 
 /// One task's database in memory. It is lost with the process.
 #[derive(Debug)]
@@ -28,6 +33,28 @@ impl MemoryBackend {
         Self {
             contents: RwLock::new(contents),
         }
+    }
+
+    /// A database that holds these entries.
+    pub(crate) fn of(meta: StateMeta, stores: Vec<Entries>) -> Self {
+        let meta = Some(meta);
+        Self {
+            contents: RwLock::new(Contents { stores, meta }),
+        }
+    }
+
+    /// Copies it. What is applied waits until the entries are copied.
+    ///
+    /// # Errors
+    /// [`StateError::Io`](super::StateError::Io) where nothing was ever applied.
+    pub(crate) fn copy(&self) -> StateResult<EntryCheckpoint> {
+        let contents = self.read();
+        EntryCheckpoint::of(
+            Path::new("memory"),
+            &contents.stores,
+            contents.meta.as_ref(),
+            CHUNK_BYTES,
+        )
     }
 
     /// A map whose writer panicked is still a map; the panic itself ends the task.
@@ -68,6 +95,10 @@ impl StateBackend for MemoryBackend {
 
     fn meta(&self) -> StateResult<Option<StateMeta>> {
         Ok(self.read().meta.clone())
+    }
+
+    fn checkpoint(&self) -> StateResult<Box<dyn Checkpoint>> {
+        Ok(Box::new(self.copy()?))
     }
 
     fn size_bytes(&self) -> u64 {

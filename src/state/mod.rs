@@ -3,7 +3,7 @@
 //! A backend holds a committed prefix only (invariant I9). What an epoch writes lives in an [`Overlay`] until
 //! its transaction has committed; [`TaskState`] is the view of both that operators see.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::errors::Coded;
 use crate::ids::StoreId;
@@ -44,7 +44,7 @@ pub enum StateError {
     Io {
         /// The task's directory.
         path: PathBuf,
-        /// What was tried: opened, read, written.
+        /// What was tried: opened, read, written, copied.
         operation: &'static str,
         /// What the database says.
         reason: String,
@@ -59,6 +59,25 @@ impl Coded for StateError {
             StateError::Corrupt { .. } => "TG1103",
             StateError::DiskFull { .. } => "TG1104",
             StateError::Io { .. } => "TG1105",
+        }
+    }
+}
+
+impl StateError {
+    /// The error of a copy of a database to which nothing was ever applied.
+    fn nothing_to_copy(path: &Path) -> Self {
+        StateError::Io {
+            path: path.to_owned(),
+            operation: "copied",
+            reason: "nothing was ever applied to it".into(),
+        }
+    }
+
+    /// The error of a database that was to be put together of files of which this one is not there, or has another size.
+    fn incomplete(path: &Path, file: &StateFile) -> Self {
+        StateError::Corrupt {
+            path: path.to_owned(),
+            reason: format!("its file {:?} is not there with {} bytes", file.name, file.bytes),
         }
     }
 }
@@ -82,6 +101,73 @@ pub trait SortedIncrement: Send + Sync {
     /// Calls `visit(store, key, value)` for each entry in order of store, then key.
     #[allow(clippy::type_complexity)] // An alias would hide what the arguments are.
     fn for_each(&self, visit: &mut dyn FnMut(StoreId, &[u8], Option<&[u8]>));
+}
+
+/// A file of a task's database.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StateFile {
+    /// Its name within the database; unique there, and the same file keeps it.
+    pub name: String,
+    /// Its size in bytes.
+    pub bytes: u64,
+    /// Whether it never changes once it is there, so that later checkpoints may have the same one.
+    pub immutable: bool,
+}
+
+/// A frozen copy of a task's database, made of files. It goes when it is dropped.
+pub trait Checkpoint: Send + Sync {
+    /// What the data is.
+    fn meta(&self) -> &StateMeta;
+
+    /// What the files are: the kind of database that can be put together of them.
+    fn kind(&self) -> &'static str;
+
+    /// All files, in order of their names.
+    fn files(&self) -> &[StateFile];
+
+    /// Fills `into` from `offset` of the file with this index.
+    ///
+    /// # Errors
+    /// [`StateError::Io`], also beyond the end of the file.
+    fn read(&self, file: usize, offset: u64, into: &mut [u8]) -> StateResult<()>;
+}
+
+/// A task's database that is being put together from the files of a checkpoint; one of each task at a time. What an attempt
+/// that was cut off has left is there, and so are the immutable files of the database that the task has now; whoever
+/// installs compares and keeps what is right. Dropped without an end, it leaves its files to the next attempt. They go when the
+/// task is cleared, or when a database of it that holds something is opened.
+pub trait Installation: Send {
+    /// The size of a file that is there already.
+    ///
+    /// # Errors
+    /// [`StateError::Io`].
+    fn present(&self, name: &str) -> StateResult<Option<u64>>;
+
+    /// Fills `into` from `offset` of a file that is there.
+    ///
+    /// # Errors
+    /// [`StateError::Io`], also beyond the end of the file.
+    fn read(&self, name: &str, offset: u64, into: &mut [u8]) -> StateResult<()>;
+
+    /// Writes a part of a file; what is there beyond it stays.
+    ///
+    /// # Errors
+    /// [`StateError::DiskFull`], [`StateError::Io`].
+    fn write(&mut self, name: &str, offset: u64, bytes: &[u8]) -> StateResult<()>;
+
+    /// Removes a file that turned out to be wrong.
+    ///
+    /// # Errors
+    /// [`StateError::Io`].
+    fn remove(&mut self, name: &str) -> StateResult<()>;
+
+    /// Replaces the task's database by one of exactly these files, and opens it. A crash leaves the former database or the new
+    /// one, never a mixture.
+    ///
+    /// # Errors
+    /// [`StateError::Locked`] while the former database is open, [`StateError::Corrupt`] where a file is missing, has another size, or
+    /// is noticed to be damaged, and as opening a database has them. The former database and the files stay then.
+    fn finish(self: Box<Self>, files: &[StateFile]) -> StateResult<std::sync::Arc<dyn StateBackend>>;
 }
 
 /// One task's database. Reads come from the worker while another thread applies.
@@ -117,16 +203,27 @@ pub trait StateBackend: Send + Sync {
     /// [`StateError::Foreign`] for an unknown format, [`StateError::Corrupt`], [`StateError::Io`].
     fn meta(&self) -> StateResult<Option<StateMeta>>;
 
+    /// Freezes what the database holds now. Reads go on meanwhile, and applies do or wait. What it holds is whole epochs.
+    ///
+    /// # Errors
+    /// [`StateError::DiskFull`], [`StateError::Corrupt`], [`StateError::Io`]; the last also where nothing was ever applied.
+    fn checkpoint(&self) -> StateResult<Box<dyn Checkpoint>>;
+
     /// Bytes on disk and in memory, for metrics.
     fn size_bytes(&self) -> u64;
 }
 
+mod beside;
 mod cache;
 mod cache_index;
 #[cfg(test)]
 pub(crate) mod conformance;
 mod directory;
 pub(crate) mod entries;
+pub(crate) mod entry_copies;
+pub(crate) mod entry_files;
+#[cfg(test)]
+mod entry_files_tests;
 mod key_hash;
 mod memory;
 mod merge;

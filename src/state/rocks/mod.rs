@@ -7,11 +7,16 @@
 //! The write-ahead log is on and never synced (`docs/adr/0003-wal-on-never-synced.md`): a killed process loses
 //! nothing that was applied, a machine crash loses a suffix of whole increments.
 
+mod checkpoint;
 #[cfg(test)]
 mod crash_tests;
 mod failure;
+mod installation;
+#[cfg(test)]
+mod installation_tests;
 mod layout;
 mod options;
+mod replacement;
 #[cfg(test)]
 mod tests;
 
@@ -21,11 +26,13 @@ use std::time::Duration;
 
 use rocksdb::{ColumnFamily, DB, DBRawIterator, ErrorKind, FlushOptions, ReadOptions, WriteBatch, WriteOptions};
 
+use self::checkpoint::RocksCheckpoint;
 use self::failure::{directory_error, state_error};
+use self::installation::RocksInstallation;
 use self::layout::{Found, Layout, foreign, look_at};
 pub use self::options::RocksShared;
 use super::meta::MetaError;
-use super::{SortedIncrement, StateBackend, StateError, StateMeta, StateResult, StoreSpec};
+use super::{Checkpoint, Installation, SortedIncrement, StateBackend, StateError, StateMeta, StateResult, StoreSpec};
 use crate::ids::StoreId;
 
 /// The column family of metadata; RocksDB always has this one.
@@ -66,6 +73,7 @@ impl RocksBackend {
     /// [`StateError::Locked`], [`StateError::Foreign`] if the directory is something else or has other stores than `stores`,
     /// [`StateError::Corrupt`], [`StateError::DiskFull`], [`StateError::Io`].
     pub fn open(path: &Path, stores: &[StoreSpec], shared: &RocksShared) -> StateResult<Self> {
+        replacement::complete(path)?;
         let layout = Layout::of(stores);
         let exists = exists_with(&layout, path, shared)?;
         let mut options = shared.database_options();
@@ -79,7 +87,9 @@ impl RocksBackend {
         if !exists {
             backend.write_layout(&layout)?;
         }
-        backend.meta()?;
+        if backend.meta()?.is_some() {
+            replacement::discard_idle(path)?;
+        }
         Ok(backend)
     }
 
@@ -104,11 +114,24 @@ impl RocksBackend {
         Ok(backend)
     }
 
-    /// Removes the database in `path`, if there is one, and its directory.
+    /// Begins to put a database together that is to replace the one in `path`, or goes on where an attempt was cut off.
     ///
     /// # Errors
-    /// [`StateError::Locked`] if it is open, [`StateError::Foreign`] if the directory is something else, [`StateError::Io`].
+    /// [`StateError::Locked`] while another attempt goes on, [`StateError::DiskFull`], [`StateError::Io`].
+    pub fn install(path: &Path, stores: &[StoreSpec], shared: &RocksShared) -> StateResult<Box<dyn Installation>> {
+        Ok(Box::new(RocksInstallation::begin(path, stores, shared)?))
+    }
+
+    /// Removes the database in `path`, if there is one, its directory, and what was to replace it.
+    ///
+    /// # Errors
+    /// [`StateError::Locked`] if it is open, or about to be replaced, [`StateError::Foreign`] if the directory is something else,
+    /// [`StateError::Io`].
     pub fn destroy(path: &Path) -> StateResult<()> {
+        replacement::discard_with(path, || Self::destroy_database(path))
+    }
+
+    fn destroy_database(path: &Path) -> StateResult<()> {
         match look_at(path) {
             Ok(_) | Err(StateError::Corrupt { .. }) if !path.exists() => return Ok(()),
             Ok(_) | Err(StateError::Corrupt { .. }) => {}
@@ -185,6 +208,14 @@ impl RocksBackend {
         Ok(())
     }
 
+    /// Writes all memtables to files. Increments are applied meanwhile.
+    fn flush(&self) -> StateResult<()> {
+        let metadata = self.db.cf_handle(METADATA);
+        let handles: Vec<&ColumnFamily> = metadata.into_iter().chain(self.store_handles()).collect();
+        let flushed = self.db.flush_cfs_opt(&handles, &FlushOptions::default());
+        flushed.map_err(|error| self.error("copied", &error))
+    }
+
     fn batch(&self, increment: &dyn SortedIncrement, meta: &StateMeta) -> WriteBatch {
         let handles: Vec<&ColumnFamily> = self.store_handles().collect();
         let mut batch = WriteBatch::default();
@@ -257,13 +288,11 @@ impl StateBackend for RocksBackend {
     fn meta(&self) -> StateResult<Option<StateMeta>> {
         let stored = self.read_metadata(META_KEY)?;
         let meta = stored.map(|bytes| StateMeta::decode(&bytes)).transpose();
-        meta.map_err(|error| {
-            let (path, reason) = (self.path.clone(), error.to_string());
-            match error {
-                MetaError::Version(_) => StateError::Foreign { path, reason },
-                MetaError::Damaged(_) => StateError::Corrupt { path, reason },
-            }
-        })
+        meta.map_err(|error| meta_error(&self.path, &error))
+    }
+
+    fn checkpoint(&self) -> StateResult<Box<dyn Checkpoint>> {
+        Ok(Box::new(RocksCheckpoint::of(self)?))
     }
 
     fn size_bytes(&self) -> u64 {
@@ -272,6 +301,14 @@ impl StateBackend for RocksBackend {
             property("rocksdb.total-sst-files-size") + property("rocksdb.cur-size-all-mem-tables")
         };
         self.store_handles().map(of_store).sum()
+    }
+}
+
+fn meta_error(path: &Path, error: &MetaError) -> StateError {
+    let (path, reason) = (path.to_owned(), error.to_string());
+    match error {
+        MetaError::Version(_) => StateError::Foreign { path, reason },
+        MetaError::Damaged(_) => StateError::Corrupt { path, reason },
     }
 }
 

@@ -24,7 +24,8 @@ const COMPRESSION: [DBCompressionType; 7] = [
     DBCompressionType::Lz4,
 ];
 
-/// What the databases of all tasks of one instance share, so that their memory is bounded together.
+/// What the databases of all tasks of one instance share, so that their memory is bounded together. A clone shares it too.
+#[derive(Clone)]
 pub struct RocksShared {
     block_cache: Cache,
     write_buffers: WriteBufferManager,
