@@ -88,7 +88,7 @@
 //! use std::sync::Arc;
 //! use std::time::Duration;
 //! use tidegate::codec::{I64Be, Utf8};
-//! use tidegate::instance::{Backend, Instance, InstanceSettings};
+//! use tidegate::instance::{Backend, Instance, InstanceSettings, Ports};
 //! use tidegate::log::{Log, TopicSpec, embedded::EmbeddedLog};
 //! use tidegate::time::{Clock, SystemClock};
 //! use tidegate::topology::{Builder, Topic};
@@ -105,7 +105,7 @@
 //!
 //! let mut settings = InstanceSettings::new("election");
 //! settings.state.backend = Backend::Memory;
-//! let instance = Instance::start(Arc::new(builder.build()?), settings, log, clock)?;
+//! let instance = Instance::start(Arc::new(builder.build()?), settings, Ports::new(log, clock))?;
 //! assert!(instance.status().live);
 //! instance.stop();         // barrier, commit, close
 //! instance.join()?;
@@ -128,6 +128,7 @@
 #[doc = include_str!("../README.md")]
 pub struct Readme;
 
+pub mod blob;
 pub mod codec;
 pub mod durability;
 pub mod errors;

@@ -59,11 +59,27 @@ pub enum Bug {
     HeldIsRefused,
     /// The time in which the machine slept counts as time in which a restore made no progress. Found by the simulation.
     SleepIsStall,
+    /// Increments count as stored before they are written (I2).
+    CommitBeforeStored,
+    /// A base is taken to be committed as soon as it was made (I11).
+    BaseNeedsNoName,
+    /// What nobody refers to is deleted without a grace (I11).
+    CollectAtOnce,
+    /// Only what the newest snapshot refers to is kept (I11).
+    CollectOlderBases,
+    /// Changelogs are trimmed up to the newest snapshot, whatever is retained (I12).
+    TrimToNewest,
+    /// It is found out what is referred to before it is listed what there is (I11). Found by the simulation.
+    CollectBeforeListing,
+    /// A restore whose changelog was trimmed by somebody who took the task over says that it is gone. Found by the simulation.
+    TrimmedIsGone,
+    /// A task that has never written anything has no restore point (I14). Found by the simulation.
+    NothingIsNoRestorePoint,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Bug; 26] = [
+    pub const ALL: [Bug; 34] = [
         Bug::SentIsConfirmed,
         Bug::ApplyBeforeCommit,
         Bug::ForgetOtherInputs,
@@ -90,6 +106,14 @@ impl Bug {
         Bug::PurgedIsGone,
         Bug::HeldIsRefused,
         Bug::SleepIsStall,
+        Bug::CommitBeforeStored,
+        Bug::BaseNeedsNoName,
+        Bug::CollectAtOnce,
+        Bug::CollectOlderBases,
+        Bug::TrimToNewest,
+        Bug::CollectBeforeListing,
+        Bug::TrimmedIsGone,
+        Bug::NothingIsNoRestorePoint,
     ];
 }
 

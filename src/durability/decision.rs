@@ -93,6 +93,8 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
+    use crate::durability::Durability;
+    use crate::durability::snapshot::StateRef;
 
     const NOW_MS: Millis = 1_700_000_000_000;
 
@@ -111,6 +113,8 @@ mod tests {
             lineage: Lineage(lineage),
             epoch: Epoch(epoch),
             plan: String::new(),
+            durability: Durability::Changelog,
+            state: StateRef::default(),
         }
     }
 

@@ -6,7 +6,10 @@ pub mod changelog;
 mod decision;
 mod pointer;
 mod record;
+pub mod snapshot;
+mod strategy;
 
 pub use decision::{Decision, Refusal, decide};
 pub use pointer::{Pointer, PointerError};
 pub use record::{CommitRecord, CommitRecordError, PLAN_KEY};
+pub use strategy::Durability;

@@ -1,13 +1,22 @@
 //! The short form of the pointer to a task's state: metadata of the committed offsets.
 
+use std::str::FromStr;
+
 use crate::errors::Coded;
 use crate::ids::{Epoch, Lineage};
 
+use super::Durability;
+use super::snapshot::StateRef;
+
+/// Without a reference to stored state.
 const FORMAT: &str = "tg1";
+/// With one.
+const FORMAT_WITH_STATE: &str = "tg2";
 
 /// What the metadata of a committed offset says about the state at that cut.
 ///
-/// Written as `tg1;<lineage>;<epoch>;<plan>;<crc32 of the text before it>`, at most 80 bytes.
+/// Written as `tg1;<lineage>;<epoch>;<plan>;<crc32 of the text before it>`, at most 80 bytes; or, under other strategies than `changelog`, as
+/// `tg2;<lineage>;<epoch>;<plan>;<durability>;<base snapshot>;<increment>;<crc32>`; base and increment may be empty; at most 320 bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pointer {
     /// The history that the state belongs to.
@@ -16,6 +25,10 @@ pub struct Pointer {
     pub epoch: Epoch,
     /// Fingerprint of the plan that wrote it.
     pub plan: String,
+    /// The strategy that the commit was made under.
+    pub durability: Durability,
+    /// Where the state is stored; empty under strategy `changelog`.
+    pub state: StateRef,
 }
 
 /// Why the metadata of a committed offset is not a pointer.
@@ -51,7 +64,16 @@ impl Coded for PointerError {
 impl Pointer {
     /// The pointer as offset metadata.
     pub fn to_metadata(&self) -> String {
-        let text = format!("{FORMAT};{};{};{}", self.lineage, self.epoch, self.plan);
+        let mut text = format!("{};{};{}", self.lineage, self.epoch, self.plan);
+        text = match self.durability {
+            Durability::Changelog => format!("{FORMAT};{text}"),
+            durability => {
+                let base = self.state.base.map(|base| base.to_string()).unwrap_or_default();
+                let increment = self.state.increment.as_ref().map(ToString::to_string);
+                let (word, increment) = (durability.word(), increment.unwrap_or_default());
+                format!("{FORMAT_WITH_STATE};{text};{word};{base};{increment}")
+            }
+        };
         let crc = crc32fast::hash(text.as_bytes());
         format!("{text};{crc:08x}")
     }
@@ -65,7 +87,7 @@ impl Pointer {
             metadata: metadata.to_owned(),
             reason,
         };
-        if !metadata.starts_with("tg1;") {
+        if !metadata.starts_with("tg1;") && !metadata.starts_with("tg2;") {
             return Err(PointerError::Foreign {
                 metadata: metadata.to_owned(),
             });
@@ -75,8 +97,18 @@ impl Pointer {
             return Err(damaged("the checksum differs"));
         }
         let fields: Vec<&str> = text.split(';').collect();
-        let [_, lineage, epoch, plan] = fields[..] else {
-            return Err(damaged("it does not have five fields"));
+        let (lineage, epoch, plan, (durability, state)) = match fields[..] {
+            [FORMAT, lineage, epoch, plan] => (lineage, epoch, plan, Default::default()),
+            [FORMAT_WITH_STATE, lineage, epoch, plan, word, base, increment] => {
+                let state = StateRef {
+                    base: parsed(base).map_err(|_| damaged("it does not name a base snapshot"))?,
+                    increment: parsed(increment).map_err(|_| damaged("it does not name an increment"))?,
+                };
+                let durability = Durability::of_word(word).filter(|durability| durability.has_snapshots());
+                let durability = durability.ok_or_else(|| damaged("it does not name a strategy"))?;
+                (lineage, epoch, plan, (durability, state))
+            }
+            _ => return Err(damaged("it does not have the fields of its format")),
         };
         Ok(Pointer {
             lineage: lineage
@@ -84,7 +116,17 @@ impl Pointer {
                 .map_err(|_| damaged("the lineage is not 16 hex digits"))?,
             epoch: Epoch(epoch.parse().map_err(|_| damaged("the epoch is not a number"))?),
             plan: plan.to_owned(),
+            durability,
+            state,
         })
+    }
+}
+
+/// Reads a field that may be empty.
+fn parsed<T: FromStr>(field: &str) -> Result<Option<T>, T::Err> {
+    match field {
+        "" => Ok(None),
+        field => field.parse().map(Some),
     }
 }
 
@@ -93,6 +135,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::durability::snapshot::{Attempt, IncrementRef, PackId, SnapshotId, WriterName};
 
     #[test]
     fn the_format_is_fixed() {
@@ -100,8 +143,42 @@ mod tests {
             lineage: Lineage(0x1234),
             epoch: Epoch(7),
             plan: "00c0ffee".into(),
+            durability: Durability::Changelog,
+            state: StateRef::default(),
         };
         let metadata = "tg1;0000000000001234;7;00c0ffee;079528b3";
+        assert_eq!(pointer.to_metadata(), metadata);
+        assert_eq!(Pointer::from_metadata(metadata), Ok(pointer));
+    }
+
+    fn stored(base: Option<(u64, u64)>, increment: Option<(u64, &str)>) -> StateRef {
+        StateRef {
+            base: base.map(|(epoch, attempt)| SnapshotId {
+                epoch: Epoch(epoch),
+                attempt: Attempt(attempt),
+            }),
+            increment: increment.map(|(epoch, instance)| IncrementRef {
+                epoch: Epoch(epoch),
+                pack: PackId {
+                    writer: WriterName::new(instance, "worker-1"),
+                    sequence: epoch,
+                    attempt: Attempt(9),
+                },
+            }),
+        }
+    }
+
+    #[test]
+    fn the_format_with_state_is_fixed() {
+        let pointer = Pointer {
+            lineage: Lineage(0x1234),
+            epoch: Epoch(7),
+            plan: "00c0ffee".into(),
+            durability: Durability::Snapshot,
+            state: stored(Some((5, 0xab)), Some((7, "host"))),
+        };
+        let metadata =
+            "tg2;0000000000001234;7;00c0ffee;snapshot;5-00000000000000ab;7@host/worker-1/7-0000000000000009;df3eb03e";
         assert_eq!(pointer.to_metadata(), metadata);
         assert_eq!(Pointer::from_metadata(metadata), Ok(pointer));
     }
@@ -112,6 +189,8 @@ mod tests {
             lineage: Lineage(1),
             epoch: Epoch(41),
             plan: "abc".into(),
+            durability: Durability::Changelog,
+            state: StateRef::default(),
         }
         .to_metadata();
         let changed = metadata.replace(";41;", ";42;");
@@ -128,14 +207,17 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_text_is_refused_or_read_without_panic(text in ".{0,80}", tail in "tg1;[0-9a-f;]{0,60}") {
+        fn any_text_is_refused_or_read_without_panic(text in ".{0,80}", tail in "tg[12];[0-9a-f;@/-]{0,60}") {
             let _ = Pointer::from_metadata(&text);
             let _ = Pointer::from_metadata(&tail);
         }
 
         #[test]
-        fn what_is_written_is_read_back(lineage: u64, epoch: u64, plan in "[0-9a-f]{0,32}") {
-            let pointer = Pointer { lineage: Lineage(lineage), epoch: Epoch(epoch), plan };
+        fn what_is_written_is_read_back(lineage: u64, epoch: u64, plan in "[0-9a-f]{0,32}",
+            base: Option<(u64, u64)>, increment: Option<u64>, instance in ".{0,300}", both: bool) {
+            let state = stored(base, increment.map(|epoch| (epoch, &instance[..])));
+            let durability = if both { Durability::ChangelogAndSnapshot } else { Durability::Snapshot };
+            let pointer = Pointer { lineage: Lineage(lineage), epoch: Epoch(epoch), plan, durability, state };
             let metadata = pointer.to_metadata();
             prop_assert!(metadata.len() <= 512);
             prop_assert_eq!(Pointer::from_metadata(&metadata), Ok(pointer));

@@ -7,6 +7,9 @@ use serde::{Deserialize, Serialize};
 use crate::errors::Coded;
 use crate::ids::{Epoch, Lineage, TaskId, TopicPartition};
 
+use super::Durability;
+use super::snapshot::StateRef;
+
 /// Key of the record that holds the plan's text.
 pub const PLAN_KEY: &str = "plan";
 
@@ -25,6 +28,10 @@ pub struct CommitRecord {
     pub cut: BTreeMap<TopicPartition, i64>,
     /// Per changelog partition, an offset at or before the end of the epoch's records.
     pub changelog: BTreeMap<TopicPartition, i64>,
+    /// The strategy that the commit was made under.
+    pub durability: Durability,
+    /// Where the state is stored; empty under strategy `changelog`.
+    pub state: StateRef,
 }
 
 /// Why a record of the commits topic cannot be read.
@@ -58,6 +65,12 @@ struct Json {
     plan: String,
     cut: Vec<(String, i32, i64)>,
     changelog: Vec<(String, i32, i64)>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    durability: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    base: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    increment: Option<String>,
     crc: u32,
 }
 
@@ -82,6 +95,12 @@ impl CommitRecord {
             plan: self.plan.clone(),
             cut: list(&self.cut),
             changelog: list(&self.changelog),
+            durability: self
+                .durability
+                .has_snapshots()
+                .then(|| self.durability.word().to_owned()),
+            base: self.state.base.map(|base| base.to_string()),
+            increment: self.state.increment.as_ref().map(ToString::to_string),
             crc: 0,
         };
         json.crc = checksum(&json);
@@ -102,13 +121,26 @@ impl CommitRecord {
         if checksum(&json) != crc {
             return Err(damaged("the checksum differs".into()));
         }
+        let durability = match &json.durability {
+            None => Durability::Changelog,
+            Some(word) => Durability::of_word(word).ok_or_else(|| damaged(format!("{word:?} is not a strategy")))?,
+        };
         Ok(CommitRecord {
+            durability,
             task: json.task.parse().map_err(damaged)?,
             lineage: json.lineage.parse().map_err(damaged)?,
             epoch: Epoch(json.epoch),
             plan: json.plan,
             cut: map(json.cut),
             changelog: map(json.changelog),
+            state: StateRef {
+                base: json.base.map(|base| base.parse()).transpose().map_err(damaged)?,
+                increment: json
+                    .increment
+                    .map(|increment| increment.parse())
+                    .transpose()
+                    .map_err(damaged)?,
+            },
         })
     }
 }
@@ -133,6 +165,8 @@ mod tests {
             plan: "beef".into(),
             cut: BTreeMap::from([(TopicPartition::new("in", 2), 77)]),
             changelog: BTreeMap::from([(TopicPartition::new("app-counts-changelog", 2), 12)]),
+            durability: Durability::Changelog,
+            state: StateRef::default(),
         }
     }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crossbeam_channel::{Sender, bounded, unbounded};
 
+use crate::blob::BlobStore;
 use crate::ids::{Lineage, TopicPartition};
 use crate::log::{GroupView, Log, MemberSettings};
 use crate::membership::Leads;
@@ -12,7 +13,9 @@ use crate::operators::OnError;
 use crate::state::{RocksShared, StateDirectory};
 use crate::time::Clock;
 use crate::topology::Topology;
-use crate::worker::{Background, Opener, Topics, Worker, WorkerMetrics, WorkerParts, WorkerSettings, commits_topic};
+use crate::worker::{
+    Background, Opener, Repository, Topics, Worker, WorkerMetrics, WorkerParts, WorkerSettings, commits_topic,
+};
 
 use super::error::InstanceError;
 use super::instance::Shared;
@@ -42,6 +45,25 @@ pub(super) struct Means<'a> {
     pub(super) disk: Option<Disk>,
 }
 
+/// What an instance lives on.
+#[derive(Clone)]
+pub struct Ports {
+    /// The log.
+    pub log: Arc<dyn Log>,
+    /// The application's folder in an object store; needed by strategies with snapshots.
+    pub blobs: Option<Arc<dyn BlobStore>>,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+}
+
+impl Ports {
+    /// Without an object store.
+    pub fn new(log: Arc<dyn Log>, clock: Arc<dyn Clock>) -> Self {
+        let blobs = None;
+        Self { log, blobs, clock }
+    }
+}
+
 /// An instance that is a member of its group and does not run yet.
 pub(super) struct Assembly {
     pub(super) member: Member,
@@ -54,10 +76,10 @@ impl Assembly {
     pub(super) fn of(
         topology: Arc<Topology>,
         settings: InstanceSettings,
-        log: Arc<dyn Log>,
-        clock: Arc<dyn Clock>,
+        ports: Ports,
         means: &Means<'_>,
     ) -> Result<Self, InstanceError> {
+        let Ports { log, blobs, clock } = ports;
         let (topology_ref, settings_ref) = (&*topology, &settings);
         let preparation = Preparation {
             topology: topology_ref,
@@ -72,6 +94,7 @@ impl Assembly {
         };
         let identity = settings.instance_id.clone().unwrap_or(identity);
         let shared = Arc::new(Shared::default());
+        let repository = repository(&settings, blobs, &clock, &identity, means)?;
         let leads = Leads::new((0..topics.sub_topologies()).map(|sub| (Arc::clone(topics.lead(sub)), sub)));
         let membership = MemberSettings {
             group: settings.application_id.clone(),
@@ -92,7 +115,9 @@ impl Assembly {
                 states,
                 clock: Arc::clone(&clock),
                 metrics: Arc::clone(&shared.metrics),
+                repository: repository.clone(),
             }),
+            repository,
             identity: &identity,
             purge: offer,
             means,
@@ -139,6 +164,34 @@ fn orphan_watch(settings: &InstanceSettings, topics: &Topics, log: &Arc<dyn Log>
     ))
 }
 
+/// The snapshot repository, where the strategy has one. Whether the store can be used at all is found out here, not in the midst of work.
+fn repository(
+    settings: &InstanceSettings,
+    blobs: Option<Arc<dyn BlobStore>>,
+    clock: &Arc<dyn Clock>,
+    identity: &str,
+    means: &Means<'_>,
+) -> Result<Option<Arc<Repository>>, InstanceError> {
+    if !settings.durability.has_snapshots() {
+        return Ok(None);
+    }
+    let store = blobs.ok_or(InstanceError::NoObjectStore {
+        durability: settings.durability.word(),
+    })?;
+    match store.list("tasks/none/") {
+        Err(error) if !error.is_passing() => return Err(InstanceError::ObjectStore(error)),
+        Err(error) => tracing::warn!(%error, "the object store does not answer yet"),
+        Ok(_) => {}
+    }
+    Ok(Some(Arc::new(Repository {
+        store,
+        settings: settings.snapshots.clone(),
+        random: Arc::clone(&means.random),
+        clock: Arc::clone(clock),
+        instance: identity.to_owned(),
+    })))
+}
+
 /// Opens the state directory. The identity is what transactional ids are made of where the settings give none.
 fn open_states(settings: &InstanceSettings, random: u64) -> Result<Disk, InstanceError> {
     let fresh = format!("{random:016x}");
@@ -168,6 +221,7 @@ struct WorkerFactory<'a> {
     log: &'a Arc<dyn Log>,
     clock: &'a Arc<dyn Clock>,
     opener: Arc<Opener>,
+    repository: Option<Arc<Repository>>,
     identity: &'a str,
     purge: Sender<(TopicPartition, i64)>,
     means: &'a Means<'a>,
@@ -195,6 +249,7 @@ impl WorkerFactory<'_> {
             group,
             commands: receiver,
             purgeable: self.purge.clone(),
+            repository: self.repository.clone(),
             new_lineage: Box::new(move || Lineage(random())),
         })?;
         Ok((WorkerLink { name, commands }, worker))
@@ -204,7 +259,7 @@ impl WorkerFactory<'_> {
         let settings = self.settings;
         let application = &settings.application_id;
         let tasks: i32 = (0..self.topics.sub_topologies())
-            .filter(|sub| !self.topics.changelogs(*sub).is_empty())
+            .filter(|sub| !self.topology.plan().sub_topologies[usize::from(*sub)].stores.is_empty())
             .map(|sub| self.topics.tasks(sub))
             .sum();
         WorkerSettings {
@@ -212,6 +267,7 @@ impl WorkerFactory<'_> {
             name: name.to_owned(),
             transactional_id: (settings.guarantee == Guarantee::ExactlyOnce)
                 .then(|| format!("{application}-{}-{index}", self.identity)),
+            durability: settings.durability,
             commit_interval: settings.commit_interval,
             overlay_max_bytes: settings.overlay_max_bytes,
             parked_max_bytes: settings.parked_max_bytes,

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use crate::blob::BlobError;
 use crate::errors::Coded;
 use crate::log::LogError;
 use crate::state::StateError;
@@ -78,6 +79,17 @@ pub enum InstanceError {
     /// The log failed for good.
     #[error(transparent)]
     Log(LogError),
+    /// The strategy needs an object store, and none was given.
+    #[error(
+        "durability = {durability:?} keeps state in an object store; set snapshot.url, or give the instance a store"
+    )]
+    NoObjectStore {
+        /// The strategy.
+        durability: &'static str,
+    },
+    /// The object store cannot be used.
+    #[error(transparent)]
+    ObjectStore(BlobError),
     /// A worker stopped.
     #[error(transparent)]
     Worker(#[from] WorkerError),
@@ -103,6 +115,8 @@ impl Coded for InstanceError {
             InstanceError::Identity { .. } => "TG4105",
             InstanceError::InstanceIdTaken { .. } => "TG4106",
             InstanceError::Log(error) => error.code(),
+            InstanceError::NoObjectStore { .. } => "TG4108",
+            InstanceError::ObjectStore(error) => error.code(),
             InstanceError::Worker(error) => error.code(),
             InstanceError::Thread { .. } => "TG4107",
         }

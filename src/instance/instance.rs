@@ -8,13 +8,11 @@ use std::thread::JoinHandle;
 use tracing::{error, info};
 
 use crate::errors::Coded;
-use crate::log::Log;
 use crate::metrics::Source;
-use crate::time::Clock;
 use crate::topology::Topology;
 use crate::worker::{Background, RestoreProgress, Threads, WorkerMetrics};
 
-use super::assembly::{Assembly, Means};
+use super::assembly::{Assembly, Means, Ports};
 use super::error::InstanceError;
 use super::purge::Place;
 use super::settings::InstanceSettings;
@@ -96,8 +94,7 @@ impl Instance {
     pub fn start(
         topology: Arc<Topology>,
         settings: InstanceSettings,
-        log: Arc<dyn Log>,
-        clock: Arc<dyn Clock>,
+        ports: Ports,
     ) -> Result<InstanceHandle, InstanceError> {
         let means = Means {
             background: &|name, opener, clock| Ok(Box::new(Threads::start(name, opener, clock)?) as Box<dyn Background>),
@@ -105,7 +102,7 @@ impl Instance {
             place: Place::Aside,
             disk: None,
         };
-        let assembly = Assembly::of(topology, settings, log, clock, &means)?;
+        let assembly = Assembly::of(topology, settings, ports, &means)?;
         let shared = assembly.shared;
         let mut workers = Vec::new();
         for (name, worker) in assembly.workers {

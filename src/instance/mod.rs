@@ -16,8 +16,9 @@ mod stepped;
 mod tests;
 mod threads;
 
+pub use assembly::Ports;
 pub use error::InstanceError;
 pub use instance::{Instance, InstanceHandle, Status};
-pub use settings::{Backend, Guarantee, InstanceSettings, StateSettings};
+pub use settings::{Backend, Guarantee, InstanceSettings, SMALL_FILE_BYTES, StateSettings};
 pub use states::Disk;
 pub use stepped::{SteppedInstance, Surroundings};

@@ -79,6 +79,7 @@ impl Preparation<'_> {
         Ok(Topics::new(
             plan,
             &self.settings.application_id,
+            self.settings.durability,
             dead_letter.as_ref(),
             &counts,
         ))
@@ -116,6 +117,7 @@ impl Preparation<'_> {
     fn create_internal_topics(&self, admin: &dyn Admin, counts: &PartitionCounts) -> Result<(), InstanceError> {
         let application = &self.settings.application_id;
         let replication = self.settings.replication_factor;
+        let durability = self.settings.durability;
         for (name, partitions) in &counts.repartitions {
             let spec = TopicSpec {
                 name: repartition_topic(application, name),
@@ -131,10 +133,10 @@ impl Preparation<'_> {
             ensure(admin, &spec)?;
         }
         for (sub, counts) in self.topology.plan().sub_topologies.iter().zip(&counts.sub_topologies) {
-            for store in &sub.stores {
+            for store in sub.stores.iter().filter(|_| durability.has_changelogs()) {
                 ensure(
                     admin,
-                    &changelog::topic_spec(application, &store.name, counts.tasks, replication),
+                    &changelog::topic_spec(application, &store.name, durability, counts.tasks, replication),
                 )?;
             }
         }

@@ -4,7 +4,13 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::durability::Durability;
+use crate::durability::snapshot::{ChainLimits, Retention};
 use crate::operators::OnError;
+use crate::worker::SnapshotSettings;
+
+/// Files of a database that are smaller than this share an object: a request costs as much as some hundred KiB of traffic.
+pub const SMALL_FILE_BYTES: u64 = 256 << 10;
 
 /// Whether an epoch is a Kafka transaction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,6 +56,10 @@ pub struct InstanceSettings {
     pub workers: usize,
     /// Exactly-once or at-least-once.
     pub guarantee: Guarantee,
+    /// What makes state durable.
+    pub durability: Durability,
+    /// The snapshot repository, where the strategy has one.
+    pub snapshots: SnapshotSettings,
     /// Time between two barriers while records flow; after a commit that took long, twice that time but at most the interval.
     pub commit_interval: Duration,
     /// A barrier is forced when a worker's active overlays hold this many bytes.
@@ -97,6 +107,21 @@ impl InstanceSettings {
             instance_id: None,
             workers: 1,
             guarantee: Guarantee::ExactlyOnce,
+            durability: Durability::Changelog,
+            snapshots: SnapshotSettings {
+                limits: ChainLimits {
+                    interval: Duration::from_secs(60),
+                    max_objects: 1_000,
+                    max_bytes: 256 * MIB as u64,
+                },
+                retention: Retention {
+                    keep: 3,
+                    grace: Duration::from_secs(1_800),
+                },
+                persist_timeout: Duration::from_secs(5),
+                small_file_bytes: SMALL_FILE_BYTES,
+                collect_interval: Duration::from_secs(600),
+            },
             commit_interval: Duration::from_millis(100),
             overlay_max_bytes: 16 * MIB,
             parked_max_bytes: 16 * MIB,

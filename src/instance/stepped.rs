@@ -6,12 +6,10 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crate::ids::TaskId;
-use crate::log::Log;
-use crate::time::Clock;
 use crate::topology::Topology;
 use crate::worker::{Background, Stepped, Turn, Turns, Worker, WorkerMetrics};
 
-use super::assembly::{Assembly, Means};
+use super::assembly::{Assembly, Means, Ports};
 use super::error::InstanceError;
 use super::instance::{Shared, Status};
 use super::member::Member;
@@ -21,10 +19,8 @@ use super::states::Disk;
 
 /// What a stepped instance lives in.
 pub struct Surroundings {
-    /// The log.
-    pub log: Arc<dyn Log>,
-    /// Time.
-    pub clock: Arc<dyn Clock>,
+    /// Log, object store and time.
+    pub ports: Ports,
     /// Makes names; should give other numbers for each instance.
     pub random: Arc<dyn Fn() -> u64 + Send + Sync>,
     /// When work beside the workers goes on.
@@ -54,8 +50,7 @@ impl SteppedInstance {
         surroundings: Surroundings,
     ) -> Result<Self, InstanceError> {
         let Surroundings {
-            log,
-            clock,
+            ports,
             random,
             turns,
             disk,
@@ -69,7 +64,7 @@ impl SteppedInstance {
             place: Place::Here,
             disk,
         };
-        let assembly = Assembly::of(topology, settings, log, clock, &means)?;
+        let assembly = Assembly::of(topology, settings, ports, &means)?;
         Ok(Self {
             member: Some(assembly.member),
             workers: assembly.workers.into_iter().map(|(_, worker)| Some(worker)).collect(),

@@ -17,7 +17,7 @@ use crate::record::Headers;
 use crate::time::{Clock, SystemClock};
 use crate::topology::{Builder, Topic, Topology};
 
-use super::{Backend, Guarantee, Instance, InstanceError, InstanceHandle, InstanceSettings, StateSettings};
+use super::{Backend, Guarantee, Instance, InstanceError, InstanceHandle, InstanceSettings, Ports, StateSettings};
 
 const PARTITIONS: i32 = 2;
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -51,6 +51,7 @@ fn settings(application: &str) -> InstanceSettings {
         on_error: BTreeMap::new(),
         dead_letter_topic: None,
         allow_empty_state: false,
+        ..InstanceSettings::new(application)
     }
 }
 
@@ -98,7 +99,7 @@ impl World {
 
     fn start(&self, topology: &Arc<Topology>, settings: InstanceSettings) -> Result<InstanceHandle, InstanceError> {
         let log: Arc<dyn Log> = Arc::<EmbeddedLog>::clone(&self.log);
-        Instance::start(Arc::clone(topology), settings, log, Arc::clone(&self.clock))
+        Instance::start(Arc::clone(topology), settings, Ports::new(log, Arc::clone(&self.clock)))
     }
 
     fn produce(&self, words: impl IntoIterator<Item = String>) {

@@ -10,7 +10,9 @@ use crate::ids::{Epoch, TaskId};
 use crate::state::{Overlay, StateBackend, StateMeta, StateResult};
 use crate::time::Clock;
 
-use super::opening::{NotOpened, OpenRequest, Opened, Opener};
+use super::opener::Opener;
+use super::opening::{NotOpened, OpenRequest, Opened};
+use super::snapshots::{Collection, Persisted, SnapshotError, Snapshotted};
 
 /// Threads that open tasks, per worker.
 const OPENERS: usize = 4;
@@ -49,6 +51,39 @@ pub enum Done {
         /// The outcome.
         result: Box<Result<Opened, NotOpened>>,
     },
+    /// The increments of an epoch are stored, or cannot be.
+    Persisted {
+        /// The ticket that the work was given.
+        ticket: u64,
+        /// The outcome.
+        result: Result<Persisted, SnapshotError>,
+    },
+    /// A base snapshot was made, or could not be.
+    Snapshotted {
+        /// The task.
+        task: TaskId,
+        /// The ticket that the work was given.
+        ticket: u64,
+        /// The outcome.
+        result: Result<Snapshotted, SnapshotError>,
+    },
+    /// What nobody refers to was deleted, or could not be.
+    Collected(Result<Collection, SnapshotError>),
+}
+
+/// Work on the snapshot repository, in steps.
+pub trait Chore: Send {
+    /// Goes on a little; the outcome at the end.
+    fn step(&mut self) -> Option<Done>;
+}
+
+/// What a chore waits behind: chores of one lane are done one after the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lane {
+    /// What a commit waits for.
+    Commit,
+    /// What nobody waits for.
+    Idle,
 }
 
 /// Runs jobs beside a worker. Epochs are applied in the order in which they are given.
@@ -57,6 +92,8 @@ pub trait Background: Send {
     fn apply(&mut self, job: ApplyJob);
     /// Queues a task to be opened; the ticket comes back with the outcome.
     fn open(&mut self, request: OpenRequest, ticket: u64);
+    /// Queues work on the snapshot repository.
+    fn run(&mut self, lane: Lane, chore: Box<dyn Chore>);
     /// The next outcome, if there is one.
     fn poll(&mut self) -> Option<Done>;
     /// The next outcome; waits for it at most `wait`.
@@ -67,6 +104,8 @@ pub trait Background: Send {
 pub struct Threads {
     applies: Option<Sender<ApplyJob>>,
     opens: Option<Sender<(OpenRequest, u64)>>,
+    /// By lane.
+    chores: [Option<Sender<Box<dyn Chore>>>; 2],
     done: Receiver<Done>,
     threads: Vec<JoinHandle<()>>,
 }
@@ -90,9 +129,18 @@ impl Threads {
             let thread = std::thread::Builder::new().name(format!("{name}-open-{index}"));
             threads.push(thread.spawn(move || open_all(&receiver, &sender, &opener))?);
         }
+        let mut chores = [None, None];
+        for (lane, name_of_lane) in ["commit", "idle"].into_iter().enumerate() {
+            let (sender, receiver) = unbounded::<Box<dyn Chore>>(); // at most one entry per epoch, or per task
+            let done = done_sender.clone();
+            let thread = std::thread::Builder::new().name(format!("{name}-{name_of_lane}"));
+            threads.push(thread.spawn(move || run_all(&receiver, &done))?);
+            chores[lane] = Some(sender);
+        }
         Ok(Self {
             applies: Some(apply_sender),
             opens: Some(open_sender),
+            chores,
             done,
             threads,
         })
@@ -126,6 +174,20 @@ fn open_all(requests: &Receiver<(OpenRequest, u64)>, done: &Sender<Done>, opener
     }
 }
 
+fn run_all(chores: &Receiver<Box<dyn Chore>>, done: &Sender<Done>) {
+    for mut chore in chores {
+        let outcome = loop {
+            if let Some(outcome) = chore.step() {
+                break outcome;
+            }
+        };
+        drop(chore);
+        if done.send(outcome).is_err() {
+            return;
+        }
+    }
+}
+
 impl Background for Threads {
     fn apply(&mut self, job: ApplyJob) {
         if let Some(applies) = &self.applies {
@@ -138,6 +200,13 @@ impl Background for Threads {
         if let Some(opens) = &self.opens {
             let sent = opens.send((request, ticket));
             debug_assert!(sent.is_ok(), "the openers end only after their channel");
+        }
+    }
+
+    fn run(&mut self, lane: Lane, chore: Box<dyn Chore>) {
+        if let Some(chores) = &self.chores[lane as usize] {
+            let sent = chores.send(chore);
+            debug_assert!(sent.is_ok(), "the lanes end only after their channels");
         }
     }
 
@@ -154,6 +223,7 @@ impl Drop for Threads {
     fn drop(&mut self) {
         self.applies = None;
         self.opens = None;
+        self.chores = [None, None];
         let (_, closed) = bounded(0);
         self.done = closed;
         for thread in self.threads.drain(..) {

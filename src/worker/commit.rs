@@ -12,8 +12,8 @@ use crate::planted::{Bug, planted};
 use crate::task::EpochEnd;
 
 use super::error::WorkerError;
-use super::held::{CommitRecords, Moment, SealedEpoch, Stage};
-use super::worker::{Committing, Worker, Writer};
+use super::held::{CommitRecords, SealedEpoch, Stage};
+use super::worker::{Committing, Phase, Worker, Writer};
 
 /// Aborts in a row after which the pause before the next attempt stops growing.
 const ABORT_BACK_OFF_STEPS: u32 = 6;
@@ -33,22 +33,16 @@ impl Worker {
     /// Seals the epoch of every task that did something, and starts the commit.
     pub(super) fn seal_and_commit(&mut self) -> Result<(), WorkerError> {
         self.observe_progress();
-        let Some(mut group) = self.captured.clone() else {
-            return Ok(());
-        };
-        if planted(Bug::FreshMetadata) {
-            group = self.group.metadata();
+        if self.has_stale_base() {
+            return self.roll_back("a base snapshot grew old before a commit named it", false);
         }
-        let now = Moment {
-            monotonic: self.clock.monotonic(),
-            wall_ms: self.clock.wall_ms(),
-        };
+        let now = self.moment();
         let mut epochs = Vec::new();
         for (id, stage) in &mut self.tasks {
             let Some(running) = stage.running_mut() else { continue };
             if running.has_work(now.monotonic) {
                 let changelogs = changelog_partitions(&self.topics, *id);
-                let epoch = SealedEpoch::seal(running, &changelogs, &self.plan, now);
+                let epoch = SealedEpoch::seal(running, &changelogs, &self.plan, self.settings.durability, now);
                 if planted(Bug::ApplyBeforeCommit)
                     && let Some(backend) = &running.backend
                 {
@@ -56,6 +50,27 @@ impl Worker {
                 }
                 epochs.push(epoch);
             }
+        }
+        let phase = self.store_increments(&epochs);
+        let began = now;
+        self.committing = Some(Committing { epochs, began, phase });
+        self.send_commit()
+    }
+
+    /// Hands the commit to the producer once everything is stored that it names, and the group is served.
+    pub(super) fn send_commit(&mut self) -> Result<(), WorkerError> {
+        let Some(mut group) = self.captured.clone() else {
+            return Ok(());
+        };
+        let Some(committing) = self
+            .committing
+            .take_if(|committing| matches!(committing.phase, Phase::Stored))
+        else {
+            return Ok(());
+        };
+        let epochs = committing.epochs;
+        if planted(Bug::FreshMetadata) {
+            group = self.group.metadata();
         }
         self.hold(invariants::metadata_fences(Handle {
             generation: group.generation,
@@ -79,8 +94,11 @@ impl Worker {
             partition: 0,
             records: Arc::new(CommitRecords(records)),
         });
-        let started = self.clock.monotonic();
-        self.committing = Some(Committing { epochs, started });
+        self.committing = Some(Committing {
+            epochs,
+            phase: Phase::Sent,
+            ..committing
+        });
         let commit = Commit {
             batches,
             offsets,
@@ -126,8 +144,14 @@ impl Worker {
 
     /// Looks whether the running commit has ended; waits for that at most `wait`.
     pub(super) fn poll_commit(&mut self, wait: Duration) -> Result<(), WorkerError> {
-        if self.committing.is_none() {
+        if self.give_up_late_epoch()? {
             return Ok(());
+        }
+        match self.committing.as_ref().map(|committing| &committing.phase) {
+            Some(Phase::Sent) => {}
+            // Nothing was sent yet, so the group may still move on; then its event is served first (invariant I6).
+            Some(Phase::Stored) if self.group_is_served() => return self.send_commit(),
+            _ => return Ok(()),
         }
         let Writer::Ready(producer) = &mut self.writer else {
             return Ok(());
@@ -149,7 +173,7 @@ impl Worker {
         };
         self.metrics.commits.add(1);
         let now = self.clock.monotonic();
-        let took = now.saturating_sub(committing.started);
+        let took = now.saturating_sub(committing.began.monotonic);
         self.epochs.committed(now, took);
         self.metrics.commit_latency.observe(took);
         for epoch in committing.epochs {
@@ -164,6 +188,14 @@ impl Worker {
                 continue;
             };
             running.confirmed = epoch.end.epoch;
+            if let Some(chain) = &mut running.chain {
+                chain.named(epoch.state.base);
+                if !chain.has_unnamed_base() {
+                    for trim in std::mem::take(&mut running.trim) {
+                        let _ = self.purgeable.try_send(trim); // The next base offers it again.
+                    }
+                }
+            }
             match &running.backend {
                 Some(backend) if !planted(Bug::ApplyBeforeCommit) => {
                     self.metrics.apply_backlog.add(1);

@@ -8,6 +8,8 @@ use crate::log::LogError;
 use crate::operators::Failure;
 use crate::state::StateError;
 
+use super::snapshots::SnapshotError;
+
 /// Why a worker, and with it the instance, stops.
 #[derive(Debug, thiserror::Error)]
 pub enum WorkerError {
@@ -108,6 +110,40 @@ pub enum WorkerError {
         /// Epoch on disk.
         epoch: Epoch,
     },
+    /// The strategy has changed since the state was written.
+    #[error(
+        "task {task} was last committed with durability = {committed:?}, now it is {ours:?}: the state would not be found; set it back, or start under a new application.id"
+    )]
+    StrategyChanged {
+        /// The task.
+        task: TaskId,
+        /// The strategy of the last commit.
+        committed: &'static str,
+        /// The strategy that is set now.
+        ours: &'static str,
+    },
+    /// None of the snapshots can be used (invariant I14).
+    #[error(
+        "the state of task {task} at epoch {epoch} of lineage {lineage} cannot be restored; tried: {tried}. Bring the missing objects back (versions of the bucket, a copy), or go back to a savepoint; the task does not start empty"
+    )]
+    NoRestorePoint {
+        /// The task.
+        task: TaskId,
+        /// Its lineage.
+        lineage: Lineage,
+        /// The committed epoch.
+        epoch: Epoch,
+        /// What was tried, and why it did not do.
+        tried: String,
+    },
+    /// The snapshot repository failed in a way that waiting does not mend.
+    #[error("the snapshot repository of task {task} cannot be used: {source}")]
+    Snapshot {
+        /// The task.
+        task: TaskId,
+        /// What went wrong.
+        source: SnapshotError,
+    },
     /// The engine found that it was about to break one of its own promises.
     #[error(
         "worker {worker} stops before it does harm: {violation}; this is a bug of the engine, please report it with the log"
@@ -134,6 +170,9 @@ impl Coded for WorkerError {
             WorkerError::RestoreStalled { .. } => "TG4006",
             WorkerError::ChangelogGone { .. } => "TG4007",
             WorkerError::Invariant { .. } => "TG4008",
+            WorkerError::NoRestorePoint { .. } => "TG4009",
+            WorkerError::StrategyChanged { .. } => "TG4010",
+            WorkerError::Snapshot { source, .. } => source.code(),
         }
     }
 }

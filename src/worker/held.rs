@@ -5,15 +5,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use crate::durability::{CommitRecord, Pointer, changelog::StoreIncrement};
+use crate::durability::snapshot::{Chain, StateRef};
+use crate::durability::{CommitRecord, Durability, Pointer, changelog::StoreIncrement};
 use crate::ids::{Epoch, StoreId, TaskId, TopicPartition};
 use crate::log::{CommitOffset, OutBatch, OutTopic};
 use crate::planted::{Bug, planted};
-use crate::state::{StateBackend, StateMeta};
+use crate::state::{StateBackend, StateMeta, StoreSpec};
 use crate::task::{EpochEnd, Task};
 use crate::time::Millis;
 
 use super::background::ApplyJob;
+use super::snapshots::{FileHashes, PersistTask};
 
 /// A task and how far it is.
 pub(super) enum Stage {
@@ -64,6 +66,13 @@ impl Drop for CancelOnDrop {
     }
 }
 
+/// A base snapshot that is being made.
+pub(super) struct Basing {
+    pub(super) ticket: u64,
+    /// Tells whoever makes it to give up.
+    pub(super) _cancelled: CancelOnDrop,
+}
+
 /// A task that processes records.
 pub(super) struct Running {
     pub(super) task: Task,
@@ -80,6 +89,16 @@ pub(super) struct Running {
     pub(super) unapplied: usize,
     /// When its offsets were last put into a commit, or read.
     pub(super) sealed_at: Duration,
+    /// Its state in the repository; `None` where there is none.
+    pub(super) chain: Option<Chain>,
+    /// What is known of the files of its database.
+    pub(super) hashes: Arc<FileHashes>,
+    /// When its last base snapshot was begun, and the one that is being made.
+    pub(super) based_at: Duration,
+    pub(super) base_began: Moment,
+    pub(super) basing: Option<Basing>,
+    /// How far its changelogs can be trimmed once a commit has named its base.
+    pub(super) trim: BTreeMap<TopicPartition, i64>,
     /// Since when it waits for an input that is caught up and empty.
     pub(super) idle_since: Option<Duration>,
 }
@@ -89,9 +108,10 @@ pub(super) struct Running {
 const IDLE_COMMIT_INTERVAL: Duration = Duration::from_secs(3600);
 
 impl Running {
-    /// Whether the next epoch has to include this task: its inputs moved on, or were not committed for long.
+    /// Whether the next epoch has to include this task: its inputs moved on, it has a base snapshot to name, or nothing was committed for long.
     pub(super) fn has_work(&self, now: Duration) -> bool {
-        self.task.has_moved() || now.saturating_sub(self.sealed_at) >= IDLE_COMMIT_INTERVAL
+        let names_a_base = self.chain.as_ref().is_some_and(Chain::has_unnamed_base);
+        self.task.has_moved() || names_a_base || now.saturating_sub(self.sealed_at) >= IDLE_COMMIT_INTERVAL
     }
 
     /// Whether outputs wait to be handed to the producer.
@@ -112,13 +132,22 @@ pub(super) struct SealedEpoch {
     pub(super) end: EpochEnd,
     pub(super) meta: StateMeta,
     plan: String,
+    durability: Durability,
+    /// Where its state is stored.
+    pub(super) state: StateRef,
     /// Per store, records in the changelog batch.
     written: Vec<usize>,
 }
 
 impl SealedEpoch {
     /// Seals the epoch of a task whose stores have the given changelog partitions.
-    pub(super) fn seal(running: &mut Running, changelogs: &[TopicPartition], plan: &str, now: Moment) -> Self {
+    pub(super) fn seal(
+        running: &mut Running,
+        changelogs: &[TopicPartition],
+        plan: &str,
+        durability: Durability,
+        now: Moment,
+    ) -> Self {
         let end = running.task.seal();
         running.sealed_at = now.monotonic;
         let stores = changelogs.len();
@@ -143,7 +172,11 @@ impl SealedEpoch {
                 .collect(),
         };
         running.unapplied += 1;
+        let chain = running.chain.as_mut().filter(|_| !end.increment.is_empty());
+        chain.into_iter().for_each(Chain::note_change);
         Self {
+            durability,
+            state: running.chain.as_ref().map(Chain::state_ref).unwrap_or_default(),
             end,
             meta,
             plan: plan.to_owned(),
@@ -157,6 +190,8 @@ impl SealedEpoch {
             lineage: self.end.lineage,
             epoch: self.end.epoch,
             plan: self.plan.clone(),
+            durability: self.durability,
+            state: self.state.clone(),
         };
         let metadata = pointer.to_metadata();
         let inputs = if planted(Bug::ForgetOtherInputs) { 1 } else { usize::MAX };
@@ -195,7 +230,23 @@ impl SealedEpoch {
             plan: self.plan.clone(),
             cut: self.end.cut.clone(),
             changelog: self.meta.changelog.clone(),
+            durability: self.durability,
+            state: self.state.clone(),
         }
+    }
+
+    /// The increment as it goes to the object store; `None` where nothing was written.
+    pub(super) fn persist_task(&self, running: &Running, stores: &[StoreSpec]) -> Option<PersistTask> {
+        let chain = running.chain.as_ref().filter(|_| !self.end.increment.is_empty())?;
+        Some(PersistTask {
+            task: self.end.task,
+            meta: self.meta.clone(),
+            stores: stores.iter().map(|store| store.name.clone()).collect(),
+            increment: Arc::clone(&self.end.increment),
+            links: chain.links(),
+            depth: chain.depth(),
+            after_base: (chain.len() as u64, chain.bytes()),
+        })
     }
 
     /// The job that brings the epoch to the local database.

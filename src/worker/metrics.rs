@@ -15,10 +15,21 @@ use super::error::WorkerError;
 pub struct RestoreProgress {
     /// The task.
     pub task: TaskId,
-    /// Offsets passed so far.
+    /// Offsets or bytes passed so far.
     pub passed: u64,
-    /// Offsets to pass.
+    /// Offsets or bytes to pass.
     pub target: u64,
+    /// What is counted.
+    pub unit: RestoreUnit,
+}
+
+/// What the progress of a restore is counted in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RestoreUnit {
+    /// Offsets of changelogs.
+    Offsets,
+    /// Bytes of a base snapshot.
+    Bytes,
 }
 
 /// Counters of all workers of an instance.
@@ -66,6 +77,24 @@ pub struct WorkerMetrics {
     pub apply_backlog: Gauge,
     /// Time that applying an epoch to the local database took.
     pub apply_latency: Histogram,
+    /// Bytes read back from the snapshot repository.
+    pub restored_bytes: Counter,
+    /// Packs of increments stored.
+    pub packs_stored: Counter,
+    /// Bytes of them.
+    pub pack_bytes: Counter,
+    /// Time from a seal until the increments are stored and were read back.
+    pub persist_latency: Histogram,
+    /// Base snapshots made.
+    pub snapshots: Counter,
+    /// Bytes uploaded for them; files that were stored already are not counted.
+    pub snapshot_bytes: Counter,
+    /// Attempts to make one that came to nothing.
+    pub snapshots_failed: Counter,
+    /// Objects deleted that nobody refers to any more.
+    pub objects_collected: Counter,
+    /// Workers that cannot commit, or make no snapshots, for want of the object store.
+    pub degraded: Gauge,
     /// Turns in which the producer's queue was full.
     pub queue_full: Counter,
     /// Times that the instance's static identity was taken from it.
@@ -181,6 +210,7 @@ impl Source for WorkerMetrics {
             "Records read back from changelog topics.",
             counter(&self.restore_records),
         );
+        self.snapshot_samples(&mut add);
         add(
             "tidegate_tasks_running",
             "Tasks that process records.",
@@ -241,6 +271,56 @@ impl Source for WorkerMetrics {
 }
 
 impl WorkerMetrics {
+    fn snapshot_samples(&self, add: &mut impl FnMut(&'static str, &'static str, Value)) {
+        let counters = [
+            (
+                "tidegate_restored_bytes_total",
+                "Bytes read back from the snapshot repository.",
+                &self.restored_bytes,
+            ),
+            (
+                "tidegate_packs_stored_total",
+                "Packs of increments stored.",
+                &self.packs_stored,
+            ),
+            (
+                "tidegate_pack_bytes_total",
+                "Bytes of the packs of increments stored.",
+                &self.pack_bytes,
+            ),
+            ("tidegate_snapshots_total", "Base snapshots made.", &self.snapshots),
+            (
+                "tidegate_snapshot_uploaded_bytes_total",
+                "Bytes uploaded for base snapshots, without files that were stored already.",
+                &self.snapshot_bytes,
+            ),
+            (
+                "tidegate_snapshots_failed_total",
+                "Attempts to make a base snapshot that came to nothing.",
+                &self.snapshots_failed,
+            ),
+            (
+                "tidegate_objects_collected_total",
+                "Objects deleted from the snapshot repository, since nobody refers to them any more.",
+                &self.objects_collected,
+            ),
+        ];
+        for (name, help, counter) in counters {
+            add(name, help, Value::Counter(counter.get()));
+        }
+        let (buckets, count, sum) = self.persist_latency.snapshot();
+        add(
+            "tidegate_persist_latency_seconds",
+            "Time from a seal until the increments are in the object store and were read back.",
+            Value::Histogram(buckets, count, sum),
+        );
+        add(
+            "tidegate_degraded",
+            "Workers that cannot commit, or make no snapshots, for want of the object store.",
+            Value::Gauge(self.degraded.get() as f64),
+        );
+    }
+
     fn labelled_samples(&self, out: &mut Vec<Sample>) {
         let opened = [
             ("fresh", &self.opened_fresh),
@@ -287,9 +367,19 @@ impl WorkerMetrics {
             );
         }
         for restore in self.restores() {
+            let (name, help) = match restore.unit {
+                RestoreUnit::Offsets => (
+                    "tidegate_restore_remaining_offsets",
+                    "Offsets that the restore of a task still has to pass.",
+                ),
+                RestoreUnit::Bytes => (
+                    "tidegate_restore_remaining_bytes",
+                    "Bytes that the restore of a task from a snapshot still has to fetch.",
+                ),
+            };
             out.push(Sample {
-                name: "tidegate_restore_remaining_offsets",
-                help: "Offsets that the restore of a task still has to pass.",
+                name,
+                help,
                 labels: vec![("task", restore.task.to_string())],
                 value: Value::Gauge(restore.target.saturating_sub(restore.passed) as f64),
             });

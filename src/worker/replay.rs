@@ -16,8 +16,9 @@ use crate::state::{Overlay, StateMeta};
 use crate::time::Millis;
 
 use super::error::WorkerError;
-use super::metrics::RestoreProgress;
-use super::opening::{Found, NotOpened, Opened, Opener, changelog_partitions};
+use super::metrics::{RestoreProgress, RestoreUnit};
+use super::opener::{Opener, changelog_partitions};
+use super::opening::{Begun, Found, NotOpened, Opened, Stage};
 
 const BATCH_RECORDS: usize = 10_000;
 /// Longest wait for records in one step.
@@ -25,7 +26,7 @@ const WAIT: Duration = Duration::from_millis(20);
 /// Between two looks more time than this passes only where the process itself stood still, which is nobody's fault.
 const LONGEST_LOOK: Duration = Duration::from_secs(5);
 
-/// One replay. Whoever holds it calls [`Replay::step`] until there is an outcome; dropping it ends it.
+/// One replay.
 pub struct Replay {
     opener: Arc<Opener>,
     task: TaskId,
@@ -75,20 +76,6 @@ impl Replay {
         })
     }
 
-    /// Reads and applies some records; the outcome once everything is there.
-    pub fn step(&mut self) -> Option<Result<Opened, NotOpened>> {
-        let found = self.found.take()?;
-        let outcome = match self.read(&found) {
-            Ok(false) => {
-                self.found = Some(found);
-                return None;
-            }
-            Ok(true) => self.end(found),
-            Err(error) => Err(error),
-        };
-        Some(outcome)
-    }
-
     /// Everything up to the targets is there; but is it the state of the committed cut? Whoever took the task over meanwhile
     /// has committed more, and some of that was read. Then nobody may compute on it.
     fn end(&mut self, found: Found) -> Result<Opened, NotOpened> {
@@ -114,6 +101,12 @@ impl Replay {
         match self.consumer.poll(BATCH_RECORDS, WAIT) {
             Ok(Some(batch)) => self.apply(found, &*batch)?,
             Ok(None) | Err(LogError::Unreachable { .. }) => {}
+            // Whoever took the task over meanwhile has trimmed behind its own snapshots.
+            Err(LogError::OffsetOutOfRange { .. })
+                if self.opener.committed(&found.request)?.pointer != found.pointer && !planted(Bug::TrimmedIsGone) =>
+            {
+                return Err(NotOpened::Outdated);
+            }
             Err(error) => return Err(error.into()),
         }
         let passed = self
@@ -159,6 +152,7 @@ impl Replay {
             task: self.task,
             passed: u64::try_from(passed).unwrap_or(0),
             target: u64::try_from(total.sum::<i64>()).unwrap_or(0),
+            unit: RestoreUnit::Offsets,
         };
         self.opener.metrics.set_restore(self.task, Some(progress));
     }
@@ -207,10 +201,28 @@ impl Replay {
             let (task, found) = (self.task, "committed records in its changelog".to_owned());
             return Err(WorkerError::OffsetsGone { task, found }.into());
         }
-        found.backend.apply(&overlay, &self.meta)?;
+        if let Some(backend) = &found.backend {
+            backend.apply(&overlay, &self.meta)?;
+        }
         self.restored += count;
         self.opener.metrics.restore_records.add(count);
         Ok(())
+    }
+}
+
+impl Stage for Replay {
+    /// Reads and applies some records.
+    fn step(&mut self) -> Option<Result<Begun, NotOpened>> {
+        let found = self.found.take()?;
+        let outcome = match self.read(&found) {
+            Ok(false) => {
+                self.found = Some(found);
+                return None;
+            }
+            Ok(true) => self.end(found),
+            Err(error) => Err(error),
+        };
+        Some(outcome.map(Begun::opened))
     }
 }
 

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::durability::Durability;
 use crate::operators::OnError;
 
 /// Settings of a worker; the same for all workers of an instance, but for the name and the transactional id.
@@ -14,6 +15,8 @@ pub struct WorkerSettings {
     pub name: String,
     /// `transactional.id` of its producer; `None`: at-least-once.
     pub transactional_id: Option<String>,
+    /// What makes state durable.
+    pub durability: Durability,
     /// Time between two barriers while records flow, rests after long commits apart.
     pub commit_interval: Duration,
     /// A barrier is forced when the active overlays hold this many bytes.

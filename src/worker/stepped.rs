@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use crate::ids::TaskId;
 
-use super::background::{ApplyJob, Background, Done};
-use super::opening::{Begun, NotOpened, OpenRequest, Opened, Opener};
-use super::replay::Replay;
+use super::background::{ApplyJob, Background, Chore, Done, Lane};
+use super::opener::Opener;
+use super::opening::{Begun, OpenRequest, Stage};
 
 /// Whether a job that waits has its turn now.
 pub type Turns = Arc<dyn Fn() -> bool + Send + Sync>;
@@ -16,7 +16,7 @@ pub type Turns = Arc<dyn Fn() -> bool + Send + Sync>;
 /// A task on its way.
 enum Way {
     Requested(OpenRequest),
-    Replaying(Box<Replay>),
+    Underway(Box<dyn Stage>),
 }
 
 /// A background for tests and simulation: jobs go on while the worker looks or waits for what has ended, as [`Turns`] lets them.
@@ -25,6 +25,8 @@ pub struct Stepped {
     turns: Turns,
     applies: VecDeque<ApplyJob>,
     opens: Vec<(TaskId, u64, Option<Way>)>,
+    /// By lane.
+    chores: [VecDeque<Box<dyn Chore>>; 2],
     done: VecDeque<Done>,
 }
 
@@ -36,6 +38,7 @@ impl Stepped {
             turns,
             applies: VecDeque::new(),
             opens: Vec::new(),
+            chores: Default::default(),
             done: VecDeque::new(),
         }
     }
@@ -53,13 +56,24 @@ impl Stepped {
 
     fn open_step(&mut self, index: usize) {
         let (task, ticket, way) = &mut self.opens[index];
-        let outcome = match way.take() {
-            Some(Way::Requested(request)) => begin(&self.opener, request, way),
-            Some(Way::Replaying(mut replay)) => {
-                let outcome = replay.step();
-                *way = outcome.is_none().then_some(Way::Replaying(replay));
+        let begun = match way.take() {
+            Some(Way::Requested(request)) => Some(self.opener.begin(request)),
+            Some(Way::Underway(mut stage)) => {
+                let outcome = stage.step();
+                if outcome.is_none() {
+                    *way = Some(Way::Underway(stage));
+                }
                 outcome
             }
+            None => None,
+        };
+        let outcome = match begun {
+            Some(Ok(Begun::Opened(opened))) => Some(Ok(*opened)),
+            Some(Ok(Begun::Underway(stage))) => {
+                *way = Some(Way::Underway(stage));
+                None
+            }
+            Some(Err(error)) => Some(Err(error)),
             None => None,
         };
         if let Some(result) = outcome {
@@ -71,14 +85,15 @@ impl Stepped {
     }
 }
 
-fn begin(opener: &Arc<Opener>, request: OpenRequest, way: &mut Option<Way>) -> Option<Result<Opened, NotOpened>> {
-    match opener.begin(request) {
-        Ok(Begun::Opened(opened)) => Some(Ok(opened)),
-        Ok(Begun::Replaying(replay)) => {
-            *way = Some(Way::Replaying(replay));
-            None
+impl Stepped {
+    fn chore_step(&mut self, lane: usize) {
+        let Some(chore) = self.chores[lane].front_mut() else {
+            return;
+        };
+        if let Some(outcome) = chore.step() {
+            self.chores[lane].pop_front();
+            self.done.push_back(outcome);
         }
-        Err(error) => Some(Err(error)),
     }
 }
 
@@ -91,10 +106,20 @@ impl Background for Stepped {
         self.opens.push((request.task, ticket, Some(Way::Requested(request))));
     }
 
+    fn run(&mut self, lane: Lane, chore: Box<dyn Chore>) {
+        self.chores[lane as usize].push_back(chore);
+    }
+
     fn poll(&mut self) -> Option<Done> {
         if self.done.is_empty() {
             if (self.turns)() {
                 self.apply_next();
+            }
+            for lane in 0..self.chores.len() {
+                // Nobody's turn is asked for where there is nothing to do, so that simulations without snapshots stay as they are.
+                if !self.chores[lane].is_empty() && (self.turns)() {
+                    self.chore_step(lane);
+                }
             }
             for index in (0..self.opens.len()).rev() {
                 if (self.turns)() {

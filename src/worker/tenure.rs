@@ -1,5 +1,6 @@
 //! Taking tasks, opening them, and giving them up.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
@@ -129,6 +130,7 @@ impl Worker {
                     .map(|(_, partition)| partition)
                     .collect(),
                 stores: sub.stores.clone(),
+                durability: self.settings.durability,
                 backend: backend.take(),
                 begun_at: begun_at.clone(),
                 new_lineage: (self.new_lineage)(),
@@ -166,8 +168,9 @@ impl Worker {
                 self.metrics.tasks_running.add(1);
                 self.assign_inputs()
             }
-            Err(error @ (NotOpened::Retry(_) | NotOpened::Held(_) | NotOpened::Outdated)) => {
+            Err(error @ (NotOpened::Retry(_) | NotOpened::Held(_) | NotOpened::Waits(_) | NotOpened::Outdated)) => {
                 match &error {
+                    NotOpened::Waits(error) => self.note_trouble("snapshots", error),
                     NotOpened::Held(error) => self.note_trouble("open", error),
                     NotOpened::Retry(error) => self.note_trouble("open", error),
                     _ => {}
@@ -233,6 +236,12 @@ impl Worker {
             begun_at: opened.cut,
             confirmed: opened.epoch,
             changelog: opened.changelog,
+            chain: opened.chain,
+            hashes: opened.hashes,
+            based_at: self.clock.monotonic(),
+            base_began: self.moment(),
+            basing: None,
+            trim: BTreeMap::new(),
             sent: 0,
             unapplied: 0,
             sealed_at: self.clock.monotonic(),

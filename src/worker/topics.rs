@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::durability::changelog;
+use crate::durability::{Durability, changelog};
 use crate::ids::TaskId;
 use crate::ids::TopicPartition;
 use crate::log::OutTopic;
@@ -47,8 +47,14 @@ pub fn topic_of(application_id: &str, reference: &TopicRef) -> Arc<str> {
 }
 
 impl Topics {
-    /// The topics of a plan run as `application_id`; a dead-letter topic is the last sink of every sub-topology.
-    pub fn new(plan: &Plan, application_id: &str, dead_letter: Option<&Arc<str>>, counts: &PartitionCounts) -> Self {
+    /// The topics of a plan run as `application_id`, with changelogs if `durability` has them; a dead-letter topic is the last sink of every sub-topology.
+    pub fn new(
+        plan: &Plan,
+        application_id: &str,
+        durability: Durability,
+        dead_letter: Option<&Arc<str>>,
+        counts: &PartitionCounts,
+    ) -> Self {
         let mut out: Vec<Arc<str>> = Vec::new();
         let mut handle = |name: Arc<str>| {
             let index = out.iter().position(|known| *known == name).unwrap_or_else(|| {
@@ -85,6 +91,7 @@ impl Topics {
                 changelogs: sub
                     .stores
                     .iter()
+                    .filter(|_| durability.has_changelogs())
                     .map(|store| handle(changelog::topic_name(application_id, &store.name)))
                     .collect(),
             });

@@ -16,9 +16,11 @@ use super::background::{Background, Done};
 use super::command::Command;
 use super::epoch::{Action, EpochMachine, Facts, Limits};
 use super::error::WorkerError;
-use super::held::{SealedEpoch, Tasks};
+use super::held::{CancelOnDrop, Moment, SealedEpoch, Tasks};
 use super::metrics::WorkerMetrics;
+use super::repository_work::RepositoryWork;
 use super::settings::WorkerSettings;
+use super::snapshots::Repository;
 use super::topics::Topics;
 
 /// Records that one task processes before the next one has its turn.
@@ -52,6 +54,8 @@ pub struct WorkerParts {
     pub commands: Receiver<Command>,
     /// Where committed offsets of repartition topics go, to be purged.
     pub purgeable: Sender<(TopicPartition, i64)>,
+    /// The snapshot repository; `None` under strategy `changelog`.
+    pub repository: Option<Arc<Repository>>,
     /// Makes lineages for tasks that have none.
     pub new_lineage: Box<dyn FnMut() -> Lineage + Send>,
 }
@@ -74,7 +78,22 @@ pub(super) enum Writer {
 /// A commit under way.
 pub(super) struct Committing {
     pub(super) epochs: Vec<SealedEpoch>,
-    pub(super) started: Duration,
+    pub(super) began: Moment,
+    pub(super) phase: Phase,
+}
+
+/// How far a commit is.
+pub(super) enum Phase {
+    /// Its increments are being stored.
+    Storing {
+        ticket: u64,
+        /// Tells whoever stores them to give up.
+        _cancelled: CancelOnDrop,
+    },
+    /// They are stored; what the group has said meanwhile has to be served.
+    Stored,
+    /// It was handed to the producer.
+    Sent,
 }
 
 /// Why the worker ends an epoch early and takes no new records.
@@ -120,6 +139,8 @@ pub struct Worker {
     pub(super) tickets: u64,
     pub(super) aborts_in_a_row: u32,
     pub(super) applies_in_flight: usize,
+    pub(super) repository: Option<Arc<Repository>>,
+    pub(super) work: RepositoryWork,
     pub(super) log_trouble: BTreeMap<&'static str, Duration>,
     /// What the gauges have of this worker: bytes in overlays, bytes parked, records buffered.
     reported_load: [i64; 3],
@@ -177,6 +198,8 @@ impl Worker {
             tickets: 0,
             aborts_in_a_row: 0,
             applies_in_flight: 0,
+            work: RepositoryWork::new(now),
+            repository: parts.repository,
             log_trouble: BTreeMap::new(),
             reported_load: [0; 3],
         })
@@ -199,6 +222,7 @@ impl Worker {
         self.mend_writer()?;
         self.open_waiting()?;
         self.poll_commit(Duration::ZERO)?;
+        self.look_after_repository()?;
         let facts = self.facts();
         self.report_load(&facts);
         let action = self.epochs.next(&facts);
@@ -218,6 +242,14 @@ impl Worker {
             Action::Seal => self.seal_and_commit()?,
         }
         self.finish_ending()
+    }
+
+    /// This moment by both clocks.
+    pub(super) fn moment(&self) -> Moment {
+        Moment {
+            monotonic: self.clock.monotonic(),
+            wall_ms: self.clock.wall_ms(),
+        }
     }
 
     fn serve_commands(&mut self) -> Result<(), WorkerError> {
@@ -273,7 +305,7 @@ impl Worker {
     }
 
     /// Whether the metadata captured with the last served event is still the client's (invariant I6).
-    fn group_is_served(&self) -> bool {
+    pub(super) fn group_is_served(&self) -> bool {
         let Some(captured) = &self.captured else { return false };
         captured.is_fencing() && (self.group.metadata() == *captured || planted(Bug::FreshMetadata))
     }
@@ -305,7 +337,8 @@ impl Worker {
 
     /// Processing is paused: the commit or the background is what this waits for.
     fn wait_for_something(&mut self) -> Result<(), WorkerError> {
-        if self.committing.is_some() {
+        let is_sent = |committing: &Committing| matches!(committing.phase, Phase::Sent);
+        if self.committing.as_ref().is_some_and(is_sent) {
             return self.poll_commit(BUSY_WAIT);
         }
         if let Some(done) = self.background.wait(BUSY_WAIT) {
@@ -340,6 +373,12 @@ impl Worker {
                 Ok(())
             }
             Done::Opened { task, ticket, result } => self.take_opened(task, ticket, *result),
+            Done::Persisted { ticket, result } => self.take_persisted(ticket, result),
+            Done::Snapshotted { task, ticket, result } => self.take_snapshotted(task, ticket, result),
+            Done::Collected(result) => {
+                self.take_collected(result);
+                Ok(())
+            }
         }
     }
 

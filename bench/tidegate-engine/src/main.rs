@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Parser;
-use tidegate::instance::{Instance, InstanceHandle};
+use tidegate::instance::{Instance, InstanceHandle, Ports};
 use tidegate::log::kafka::{KafkaLog, KafkaSettings};
 use tidegate::time::SystemClock;
 use tokio::signal::unix::{SignalKind, signal};
@@ -44,7 +44,7 @@ fn run(options: &Options) -> Result<(), Failure> {
     let settings = options.settings();
     let kafka = KafkaSettings::new(options.bootstrap.as_str()).with_commit_interval(settings.commit_interval);
     let log = KafkaLog::new(kafka)?;
-    let instance = Instance::start(topology, settings, log, Arc::new(SystemClock::default()))?;
+    let instance = Instance::start(topology, settings, Ports::new(log, Arc::new(SystemClock::default())))?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(run_until_terminated(&instance))?;
     instance.join()?;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use tidegate::durability::{Decision, Pointer, decide};
+use tidegate::durability::{Decision, Durability, Pointer, decide};
 use tidegate::ids::{Epoch, Lineage};
 use tidegate::invariants::restore_is_complete;
 use tidegate::state::StateMeta;
@@ -102,6 +102,8 @@ impl Model {
             lineage: Lineage(1),
             epoch: Epoch(u64::from(log.epoch)),
             plan: String::new(),
+            durability: Durability::Changelog,
+            state: Default::default(),
         };
         if !self.rules.rebuilds_old_disks {
             disk.is_old = false;

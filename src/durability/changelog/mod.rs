@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use super::Durability;
 use crate::ids::StoreId;
 use crate::log::{BatchSource, TopicSpec};
 use crate::planted::{Bug, planted};
@@ -20,18 +21,32 @@ pub fn topic_name(application_id: &str, store: &str) -> Arc<str> {
     format!("{application_id}-{store}-changelog").into()
 }
 
-/// The changelog topic of a store. Compacted and never deleted by time: expired windows are deleted
-/// by tombstones, so event time far in the past cannot make the broker drop live state.
-pub fn topic_spec(application_id: &str, store: &str, partitions: i32, replication: Option<i32>) -> TopicSpec {
+/// The changelog topic of a store. Never deleted by time: expired windows are deleted by tombstones, so event time far in the past cannot
+/// make the broker drop live state. Compacted, or else trimmed behind snapshots; never both, since compaction forgets deletions (ADR 9).
+pub fn topic_spec(
+    application_id: &str,
+    store: &str,
+    durability: Durability,
+    partitions: i32,
+    replication: Option<i32>,
+) -> TopicSpec {
+    let mut config = match durability.has_snapshots() {
+        false => vec![
+            ("cleanup.policy".into(), "compact".into()),
+            ("delete.retention.ms".into(), DELETIONS_KEPT_MS.to_string()),
+        ],
+        true => vec![
+            ("cleanup.policy".into(), "delete".into()),
+            ("retention.ms".into(), "-1".into()),
+            ("retention.bytes".into(), "-1".into()),
+        ],
+    };
+    config.push(("message.timestamp.type".into(), "CreateTime".into()));
     TopicSpec {
         name: topic_name(application_id, store),
         partitions,
         replication,
-        config: vec![
-            ("cleanup.policy".into(), "compact".into()),
-            ("delete.retention.ms".into(), DELETIONS_KEPT_MS.to_string()),
-            ("message.timestamp.type".into(), "CreateTime".into()),
-        ],
+        config,
     }
 }
 

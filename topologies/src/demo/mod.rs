@@ -11,7 +11,7 @@ use std::time::Duration;
 use clap::Parser;
 use indicatif::{ProgressBar, ProgressStyle};
 use tidegate::errors::Coded;
-use tidegate::instance::{Instance, InstanceHandle};
+use tidegate::instance::{Instance, InstanceHandle, Ports};
 use tidegate::log::Log;
 use tidegate::service::config::{Configuration, Sources};
 use tidegate::service::{BoxError, Monitor, MonitorSettings, ServiceError, logging, open_log};
@@ -123,7 +123,11 @@ impl Demo {
         let instance_settings = settings.instance_settings("flights");
         let inputs = inputs(&topology, &instance_settings.application_id);
         let topology = Arc::new(topology);
-        let instance = Instance::start(topology, instance_settings, Arc::clone(&log), Arc::clone(&self.clock))?;
+        let instance = Instance::start(
+            topology,
+            instance_settings,
+            Ports::new(Arc::clone(&log), Arc::clone(&self.clock)),
+        )?;
         let instance = Arc::new(instance);
         monitor.observe(Arc::<InstanceHandle>::clone(&instance));
         let address = monitor.http_address();

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tidegate::instance::{Backend, Guarantee, Instance, InstanceSettings, StateSettings};
+use tidegate::instance::{Backend, Guarantee, Instance, InstanceSettings, Ports, StateSettings};
 use tidegate::log::embedded::EmbeddedLog;
 use tidegate::operators::OnError;
 use tidegate::time::{Clock, SystemClock};
@@ -44,6 +44,7 @@ pub fn settings(workers: usize, commit_interval: Duration, backend: Backend, sta
         on_error: BTreeMap::new(),
         dead_letter_topic: None,
         allow_empty_state: false,
+        ..InstanceSettings::new("embedded-test")
     }
 }
 
@@ -55,7 +56,12 @@ pub fn run_until(
     records: u64,
 ) -> Arc<WorkerMetrics> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
-    let instance = Instance::start(Arc::new(topology), settings, log.clone(), Arc::clone(&clock)).expect("it starts");
+    let instance = Instance::start(
+        Arc::new(topology),
+        settings,
+        Ports::new(log.clone(), Arc::clone(&clock)),
+    )
+    .expect("it starts");
     let counters = instance.counters();
     let deadline = clock.monotonic() + PATIENCE;
     while counters.records_committed.get() < records {

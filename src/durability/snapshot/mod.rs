@@ -1,0 +1,26 @@
+//! Strategies `snapshot` and `changelog+snapshot`: state in a repository of immutable objects (design §6).
+//!
+//! A task's state is a base snapshot, the files of its database as of one epoch, and in `snapshot` a chain of increments after it. Nothing here
+//! does any input or output: formats, names, and what follows from what was read.
+
+mod chain;
+mod error;
+mod hash;
+mod manifest;
+mod names;
+mod pack;
+mod reference;
+mod retention;
+#[cfg(test)]
+mod tests;
+
+pub use chain::{Chain, ChainLimits};
+pub use error::FormatError;
+pub use hash::{ContentHash, ContentHasher};
+pub use manifest::{Manifest, Retained, StoredFile};
+pub use names::{
+    Attempt, PACKS_FOLDER, PackId, SnapshotId, WriterName, files_folder, manifests_folder, packs_folder, task_folder,
+};
+pub use pack::{End, FOOTER_GUESS_BYTES, Footer, MAX_LINKS, PackedTask, TaskIncrement, pack, read_end};
+pub use reference::{IncrementRef, StateRef};
+pub use retention::{Retention, old};

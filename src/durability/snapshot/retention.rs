@@ -1,0 +1,43 @@
+//! What stays in the repository and what may go (invariants I10, I11).
+
+use std::time::Duration;
+
+use crate::blob::BlobInfo;
+use crate::time::Millis;
+
+use super::manifest::Retained;
+
+/// How long snapshots are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Retention {
+    /// So many of the newest base snapshots of each task stay.
+    pub keep: usize,
+    /// How long what nobody refers to any more stays: longer than any attempt to write a snapshot, any transaction, and any restore takes.
+    pub grace: Duration,
+}
+
+impl Retention {
+    fn grace_ms(&self) -> Millis {
+        Millis::try_from(self.grace.as_millis()).unwrap_or(Millis::MAX)
+    }
+
+    /// Those of `bases`, newest first, that stay when a further one is made at `now_ms`: the newest ones, and all that were the newest within
+    /// the grace, since somebody may be restoring them.
+    pub fn history(&self, bases: &[Retained], now_ms: Millis) -> Vec<Retained> {
+        let newer = std::iter::once(now_ms).chain(bases.iter().map(|base| base.made_ms));
+        let stays = |(at, superseded_ms): (usize, Millis)| {
+            at + 1 < self.keep.max(1) || now_ms.saturating_sub(superseded_ms) < self.grace_ms()
+        };
+        let bases = bases.iter().zip(newer.enumerate());
+        bases
+            .filter(|(_, newer)| stays(*newer))
+            .map(|(base, _)| *base)
+            .collect()
+    }
+}
+
+/// Those objects of a listing that may be deleted at `now_ms` if nobody refers to them: they are older than the grace.
+pub fn old<'a>(listing: &'a [BlobInfo], retention: &Retention, now_ms: Millis) -> Vec<&'a BlobInfo> {
+    let is_old = |blob: &&BlobInfo| now_ms.saturating_sub(blob.written_ms) >= retention.grace_ms();
+    listing.iter().filter(is_old).collect()
+}

@@ -1,0 +1,396 @@
+//! What a worker does about the snapshot repository: stores increments before a commit, has base snapshots made, has deleted what nobody needs.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use tracing::{info, warn};
+
+use crate::durability::snapshot::{Chain, IncrementRef, PackId, WriterName};
+use crate::errors::Coded;
+use crate::ids::TaskId;
+use crate::planted::{Bug, planted};
+
+use super::background::{Chore, Done, Lane};
+use super::error::WorkerError;
+use super::held::{Basing, CancelOnDrop, Moment, SealedEpoch};
+use super::snapshots::{
+    Collect, CollectJob, Collection, Persist, PersistJob, Persisted, Repository, SnapshotError, SnapshotJob,
+    Snapshotted, Upload,
+};
+use super::worker::{Phase, Worker};
+
+/// Pause before another attempt at a base snapshot, at least.
+const RETRY: Duration = Duration::from_secs(5);
+
+/// How far the work is.
+pub(super) struct RepositoryWork {
+    /// Packs written so far.
+    packs: u64,
+    /// The task whose base snapshot is being made: one at a time, so that bandwidth goes to one of them.
+    basing: Option<TaskId>,
+    collected_at: Duration,
+    is_collecting: bool,
+    is_degraded: bool,
+}
+
+impl RepositoryWork {
+    pub(super) fn new(now: Duration) -> Self {
+        Self {
+            packs: 0,
+            basing: None,
+            collected_at: now,
+            is_collecting: false,
+            is_degraded: false,
+        }
+    }
+}
+
+struct PersistChore(u64, Persist);
+struct UploadChore(u64, TaskId, Upload);
+struct CollectChore(Collect);
+
+impl Chore for PersistChore {
+    fn step(&mut self) -> Option<Done> {
+        let (ticket, result) = (self.0, self.1.step()?);
+        Some(Done::Persisted { ticket, result })
+    }
+}
+
+impl Chore for UploadChore {
+    fn step(&mut self) -> Option<Done> {
+        let (ticket, task, result) = (self.0, self.1, self.2.step()?);
+        Some(Done::Snapshotted { task, ticket, result })
+    }
+}
+
+impl Chore for CollectChore {
+    fn step(&mut self) -> Option<Done> {
+        self.0.step().map(Done::Collected)
+    }
+}
+
+impl Worker {
+    fn ticket(&mut self) -> u64 {
+        self.tickets += 1;
+        self.tickets
+    }
+
+    fn writer_name(&self, repository: &Repository) -> WriterName {
+        WriterName::new(&repository.instance, &self.settings.name)
+    }
+
+    /// Has the increments of sealed epochs stored, where that is the strategy. What they name is what is stored in the end.
+    pub(super) fn store_increments(&mut self, epochs: &[SealedEpoch]) -> Phase {
+        let Some(repository) = self.repository.clone().filter(|_| self.settings.durability.has_packs()) else {
+            return Phase::Stored;
+        };
+        let plan = self.topology.plan();
+        let tasks = epochs.iter().filter_map(|epoch| {
+            let running = self.tasks.get(&epoch.end.task)?.running()?;
+            let stores = &plan.sub_topologies[epoch.end.task.sub_topology as usize].stores;
+            epoch.persist_task(running, stores)
+        });
+        let tasks: Vec<_> = tasks.collect();
+        if tasks.is_empty() {
+            return Phase::Stored;
+        }
+        self.work.packs += 1;
+        let cancelled = Arc::new(AtomicBool::new(false));
+        let job = PersistJob {
+            pack: PackId {
+                writer: self.writer_name(&repository),
+                sequence: self.work.packs,
+                attempt: repository.attempt(),
+            },
+            plan: self.plan.clone(),
+            tasks,
+            cancelled: Arc::clone(&cancelled),
+        };
+        let ticket = self.ticket();
+        self.background.run(
+            Lane::Commit,
+            Box::new(PersistChore(ticket, Persist::new(repository, job))),
+        );
+        Phase::Storing {
+            ticket,
+            _cancelled: CancelOnDrop(cancelled),
+        }
+    }
+
+    pub(super) fn take_persisted(
+        &mut self,
+        ticket: u64,
+        result: Result<Persisted, SnapshotError>,
+    ) -> Result<(), WorkerError> {
+        let Some(committing) = &mut self.committing else {
+            return Ok(());
+        };
+        if !matches!(&committing.phase, Phase::Storing { ticket: ours, .. } if *ours == ticket) {
+            return Ok(());
+        }
+        let persisted = match result {
+            Ok(persisted) => persisted,
+            Err(source) => return self.not_stored(source),
+        };
+        self.metrics.packs_stored.add(1);
+        self.metrics.pack_bytes.add(persisted.bytes);
+        let now = self.clock.monotonic();
+        self.metrics
+            .persist_latency
+            .observe(now.saturating_sub(committing.began.monotonic));
+        committing.phase = Phase::Stored;
+        for (task, bytes) in persisted.tasks {
+            let epoch = committing.epochs.iter_mut().find(|epoch| epoch.end.task == task);
+            let running = self.tasks.get_mut(&task).and_then(|stage| stage.running_mut());
+            let (Some(epoch), Some(running)) = (epoch, running) else {
+                continue;
+            };
+            let Some(chain) = &mut running.chain else { continue };
+            let increment = IncrementRef {
+                epoch: epoch.end.epoch,
+                pack: persisted.pack.clone(),
+            };
+            chain.push(increment, bytes);
+            // A base that was made since the seal is named by the next commit.
+            epoch.state.increment = chain.state_ref().increment;
+        }
+        self.set_degraded(false);
+        Ok(())
+    }
+
+    fn not_stored(&mut self, source: SnapshotError) -> Result<(), WorkerError> {
+        if matches!(source, SnapshotError::Cancelled) || source.is_passing() {
+            self.set_degraded(true);
+            self.metrics.aborts.add(1);
+            return self.roll_back(&source.to_string(), false);
+        }
+        let task = self
+            .committing
+            .as_ref()
+            .and_then(|committing| committing.epochs.first());
+        let Some(task) = task.map(|epoch| epoch.end.task) else {
+            return Ok(());
+        };
+        Err(WorkerError::Snapshot { task, source })
+    }
+
+    /// An epoch whose increments are not stored, or not sent, in time is aborted: before the broker aborts its transaction, and long before
+    /// what it stored may be deleted as nobody's (invariant I11). True if that has come.
+    pub(super) fn give_up_late_epoch(&mut self) -> Result<bool, WorkerError> {
+        let (Some(committing), Some(repository)) = (&self.committing, &self.repository) else {
+            return Ok(false);
+        };
+        let timeout = repository.settings.persist_timeout;
+        if matches!(committing.phase, Phase::Sent) || self.age(committing.began) < timeout {
+            return Ok(false);
+        }
+        let reason = match committing.phase {
+            Phase::Stored => "the group has moved on and its event was not served in time",
+            _ => {
+                self.set_degraded(true);
+                "the object store has not taken the increments in time (snapshot.persist_timeout)"
+            }
+        };
+        self.metrics.aborts.add(1);
+        self.roll_back(reason, false)?;
+        Ok(true)
+    }
+
+    /// Time since a moment, by that clock which says more: a machine that sleeps may stop one of them.
+    fn age(&self, since: Moment) -> Duration {
+        let wall_ms = self.clock.wall_ms().saturating_sub(since.wall_ms);
+        let wall = Duration::from_millis(u64::try_from(wall_ms).unwrap_or(0));
+        self.clock.monotonic().saturating_sub(since.monotonic).max(wall)
+    }
+
+    /// Whether a base waits to be named that is so old by now that its files may be taken for nobody's.
+    pub(super) fn has_stale_base(&self) -> bool {
+        let Some(repository) = &self.repository else {
+            return false;
+        };
+        let running = self.tasks.values().filter_map(|stage| stage.running());
+        let unnamed = running.filter(|running| running.chain.as_ref().is_some_and(Chain::has_unnamed_base));
+        let mut ages = unnamed.map(|running| self.age(running.base_began));
+        ages.any(|age| age >= repository.settings.retention.grace / 2)
+    }
+
+    fn set_degraded(&mut self, is_degraded: bool) {
+        if self.work.is_degraded != is_degraded {
+            self.work.is_degraded = is_degraded;
+            self.metrics.degraded.add(if is_degraded { 1 } else { -1 });
+        }
+    }
+
+    /// Has a base snapshot made, or what nobody needs deleted, when it is time.
+    pub(super) fn look_after_repository(&mut self) -> Result<(), WorkerError> {
+        let Some(repository) = self.repository.clone() else {
+            return Ok(());
+        };
+        let now = self.clock.monotonic();
+        if self.ending.is_some() {
+            return Ok(());
+        }
+        let basing = self.work.basing.and_then(|task| self.tasks.get(&task)?.running());
+        if basing.is_none_or(|running| running.basing.is_none()) {
+            self.work.basing = None;
+            self.begin_base(&repository, now);
+        }
+        let interval = repository.settings.collect_interval;
+        if !self.work.is_collecting && now.saturating_sub(self.work.collected_at) >= interval {
+            self.begin_collection(&repository, now);
+        }
+        Ok(())
+    }
+
+    fn begin_base(&mut self, repository: &Arc<Repository>, now: Duration) {
+        let limits = &repository.settings.limits;
+        let next = self.tasks.iter().find(|(_, stage)| {
+            stage.running().is_some_and(|running| {
+                let since = now.saturating_sub(running.based_at);
+                let chain = running.chain.as_ref();
+                running.confirmed.0 > 0 && chain.is_some_and(|chain| chain.wants_base(limits, since))
+            })
+        });
+        let Some((&task, _)) = next else { return };
+        let ticket = self.ticket();
+        let writer = self.writer_name(repository).to_string();
+        let plan = self.plan.clone();
+        let stores = self.topology.plan().sub_topologies[task.sub_topology as usize]
+            .stores
+            .clone();
+        let Some(running) = self.tasks.get_mut(&task).and_then(|stage| stage.running_mut()) else {
+            return;
+        };
+        let (Some(chain), Some(backend)) = (&mut running.chain, &running.backend) else {
+            return;
+        };
+        let cancelled = Arc::new(AtomicBool::new(false));
+        let job = SnapshotJob {
+            task,
+            lineage: running.task.lineage(),
+            backend: Arc::clone(backend),
+            hashes: Arc::clone(&running.hashes),
+            stores,
+            plan,
+            writer,
+            parent: chain.base(),
+            increments: chain.increments_until(running.confirmed),
+            depth: chain.depth(),
+            cancelled: Arc::clone(&cancelled),
+        };
+        chain.begin_base();
+        running.based_at = now;
+        running.base_began = Moment {
+            monotonic: now,
+            wall_ms: self.clock.wall_ms(),
+        };
+        running.basing = Some(Basing {
+            ticket,
+            _cancelled: CancelOnDrop(cancelled),
+        });
+        self.work.basing = Some(task);
+        let upload = Upload::new(Arc::clone(repository), job);
+        self.background
+            .run(Lane::Idle, Box::new(UploadChore(ticket, task, upload)));
+    }
+
+    pub(super) fn take_snapshotted(
+        &mut self,
+        task: TaskId,
+        ticket: u64,
+        result: Result<Snapshotted, SnapshotError>,
+    ) -> Result<(), WorkerError> {
+        let now = self.clock.monotonic();
+        let Some(running) = self.tasks.get_mut(&task).and_then(|stage| stage.running_mut()) else {
+            return Ok(());
+        };
+        if running.basing.as_ref().is_none_or(|basing| basing.ticket != ticket) {
+            return Ok(());
+        }
+        running.basing = None;
+        let Some(chain) = &mut running.chain else { return Ok(()) };
+        match result {
+            Ok(snapshotted) => {
+                self.metrics.snapshots.add(1);
+                self.metrics.snapshot_bytes.add(snapshotted.uploaded_bytes);
+                info!(%task, snapshot = %snapshotted.id, bytes = snapshotted.bytes, uploaded = snapshotted.uploaded_bytes, "base snapshot made");
+                chain.add_base(snapshotted.id);
+                running.trim = snapshotted.trim;
+                if planted(Bug::BaseNeedsNoName) {
+                    chain.named(Some(snapshotted.id));
+                }
+                self.set_degraded(false);
+                Ok(())
+            }
+            Err(error) => {
+                chain.base_failed();
+                // Not at once again, however short the interval is.
+                running.based_at = now + RETRY;
+                self.metrics.snapshots_failed.add(1);
+                warn!(%task, code = error.code(), %error, "no base snapshot was made; it is tried again");
+                self.set_degraded(true);
+                Ok(())
+            }
+        }
+    }
+
+    /// Each worker looks at the folders of its tasks; the one that has the application's first task looks at the packs as well.
+    fn begin_collection(&mut self, repository: &Arc<Repository>, now: Duration) {
+        self.work.collected_at = now;
+        let stateful = |task: &TaskId| {
+            !self.topology.plan().sub_topologies[task.sub_topology as usize]
+                .stores
+                .is_empty()
+        };
+        let own = self
+            .tasks
+            .iter()
+            .filter(|(task, stage)| stage.running().is_some() && stateful(task));
+        let own: Vec<TaskId> = own.map(|(task, _)| *task).collect();
+        let all = (0..self.topics.sub_topologies()).flat_map(|sub_topology| {
+            (0..self.topics.tasks(sub_topology)).map(move |partition| TaskId {
+                sub_topology,
+                partition,
+            })
+        });
+        let all: Vec<TaskId> = all.filter(stateful).collect();
+        let with_packs = self.settings.durability.has_packs() && all.first().is_some_and(|first| own.contains(first));
+        if own.is_empty() {
+            return;
+        }
+        let asked = if with_packs { &all } else { &own };
+        let tasks = asked.iter().filter_map(|task| {
+            let (_, input) = self.topics.inputs(*task).into_iter().next()?;
+            Some((*task, input))
+        });
+        let job = CollectJob {
+            log: Arc::clone(&self.log),
+            application_id: self.settings.application_id.clone(),
+            tasks: tasks.collect(),
+            folders: own,
+            with_packs,
+            cancelled: Arc::default(),
+        };
+        self.work.is_collecting = true;
+        let collect = Collect::new(Arc::clone(repository), job);
+        self.background.run(Lane::Idle, Box::new(CollectChore(collect)));
+    }
+
+    pub(super) fn take_collected(&mut self, result: Result<Collection, SnapshotError>) {
+        self.work.is_collecting = false;
+        match result {
+            Ok(collection) => {
+                self.metrics.objects_collected.add(collection.objects);
+                if collection.objects > 0 {
+                    info!(
+                        objects = collection.objects,
+                        bytes = collection.bytes,
+                        "deleted what nobody refers to"
+                    );
+                }
+            }
+            Err(error) => warn!(code = error.code(), %error, "nothing was deleted from the snapshot repository"),
+        }
+    }
+}

@@ -1,0 +1,83 @@
+//! Why something in the repository could not be written or read.
+
+use crate::blob::BlobError;
+use crate::durability::snapshot::FormatError;
+use crate::errors::Coded;
+use crate::ids::TaskId;
+use crate::state::StateError;
+
+use super::super::error::WorkerError;
+use super::super::opening::NotOpened;
+
+/// Why a step on the repository came to nothing.
+#[derive(Debug, thiserror::Error)]
+pub enum SnapshotError {
+    /// The store failed.
+    #[error(transparent)]
+    Blob(#[from] BlobError),
+    /// An object is not what it should be.
+    #[error(transparent)]
+    Object(#[from] FormatError),
+    /// Local state failed.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// What was read back is not what was written.
+    #[error("the store gave back other bytes of {object} than were written; it is written again under another name")]
+    NotAsWritten {
+        /// The object.
+        object: String,
+    },
+    /// An attempt took so long that what it has written may have been deleted as nobody's.
+    #[error(
+        "an attempt to write a snapshot took longer than half of snapshot.grace ({grace_ms} ms); it is given up, raise snapshot.grace or the bandwidth"
+    )]
+    TookTooLong {
+        /// The grace in milliseconds.
+        grace_ms: u64,
+    },
+    /// Nobody wants it any more.
+    #[error("it is not wanted any more")]
+    Cancelled,
+}
+
+impl SnapshotError {
+    /// Whether the same step may succeed later.
+    pub(in crate::worker) fn is_passing(&self) -> bool {
+        match self {
+            SnapshotError::Blob(error) => error.is_passing(),
+            SnapshotError::NotAsWritten { .. } => true,
+            _ => false,
+        }
+    }
+
+    /// What it means to a task that is being opened.
+    pub(in crate::worker) fn on_opening(self, task: TaskId) -> NotOpened {
+        match self {
+            passing if passing.is_passing() => NotOpened::Waits(passing),
+            source => NotOpened::Refused(WorkerError::Snapshot { task, source }),
+        }
+    }
+
+    /// Whether an object is missing or wrong, so that another one may serve.
+    pub(super) fn is_damage(&self) -> bool {
+        matches!(
+            self,
+            SnapshotError::Blob(BlobError::Missing { .. })
+                | SnapshotError::Object(_)
+                | SnapshotError::State(StateError::Corrupt { .. })
+        )
+    }
+}
+
+impl Coded for SnapshotError {
+    fn code(&self) -> &'static str {
+        match self {
+            SnapshotError::Blob(error) => error.code(),
+            SnapshotError::Object(error) => error.code(),
+            SnapshotError::State(error) => error.code(),
+            SnapshotError::NotAsWritten { .. } => "TG4011",
+            SnapshotError::TookTooLong { .. } => "TG4012",
+            SnapshotError::Cancelled => "TG4013",
+        }
+    }
+}

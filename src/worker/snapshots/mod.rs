@@ -1,0 +1,16 @@
+//! Writing and reading the snapshot repository, in steps that somebody else paces: each makes few calls on the store.
+
+mod collect;
+mod error;
+mod install;
+mod persist;
+mod repository;
+mod restore;
+mod upload;
+
+pub(super) use collect::{Collect, CollectJob, Collection};
+pub use error::SnapshotError;
+pub(super) use persist::{Persist, PersistJob, PersistTask, Persisted};
+pub use repository::{Repository, SnapshotSettings};
+pub(super) use restore::RepositoryRestore;
+pub(super) use upload::{FileHashes, SnapshotJob, Snapshotted, Upload};
