@@ -29,7 +29,7 @@ transaction.abort.timed.out.transaction.cleanup.interval.ms=500";
 
 /// Ports below the range that the kernel gives to outgoing connections.
 const PORTS: std::ops::Range<u16> = 20_000..30_000;
-const START_ATTEMPTS: usize = 10;
+pub(crate) const START_ATTEMPTS: usize = 10;
 const READY_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A broker of its own for one test. The container is removed when this is dropped.
@@ -214,7 +214,8 @@ pub fn unique(name: &str) -> String {
     format!("it-{name}-{}-{run}-{number}", std::process::id())
 }
 
-fn free_port() -> u16 {
+/// A port of this host that nobody listens on, and that stays the same through stop and start of a container.
+pub(crate) fn free_port() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     let count = u32::from(PORTS.end - PORTS.start);
     for _ in 0..count {
@@ -229,7 +230,7 @@ fn free_port() -> u16 {
 }
 
 /// Removes a container when this process has ended, however it ends.
-fn remove_after_this_process(container: &str) {
+pub(crate) fn remove_after_this_process(container: &str) {
     let script = format!(
         "while kill -0 {}; do sleep 1; done; docker rm -f {container}",
         std::process::id()

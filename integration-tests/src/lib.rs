@@ -1,15 +1,18 @@
-//! Checks of Tidegate against real Kafka, and what they and the tests need: brokers in containers, and assertions that
-//! every log must satisfy.
+//! Checks of Tidegate against real Kafka, and what they and the tests need: brokers and an S3 server in containers, and
+//! assertions that every log and every object store must satisfy.
 
 // What runs against a real broker waits in real time; every wait has a deadline.
 #![allow(clippy::disallowed_methods)]
 
+pub mod blob_contract;
 pub mod broker;
 pub mod contract;
 pub mod drive;
 pub mod flights;
 pub mod halfway;
 pub mod ledger;
+pub mod s3_server;
 pub mod simulation;
 
 pub use broker::Broker;
+pub use s3_server::S3Server;

@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use clap::Parser;
+use tidegate::durability::Durability;
 use tidegate::testkit::{Exploration, TestCluster};
 
 #[cfg(feature = "planted")]
@@ -37,6 +38,9 @@ pub struct Options {
     /// Threads, each of which runs a seed at a time; 0 for one per processor.
     #[arg(long, default_value_t = 0)]
     pub jobs: usize,
+    /// What makes state durable.
+    #[arg(long, default_value = "changelog", value_parser = strategy)]
+    pub strategy: Durability,
     /// Prints what happened in each seed.
     #[arg(long)]
     pub story: bool,
@@ -56,6 +60,11 @@ pub struct Options {
     pub bug: Option<String>,
 }
 
+/// Reads the word for a strategy.
+pub fn strategy(word: &str) -> Result<Durability, String> {
+    Durability::of_word(word).ok_or_else(|| format!("{word:?} is not changelog, snapshot or changelog+snapshot"))
+}
+
 /// The run of one seed: the cluster that the seed decides on, and what is done with it.
 pub struct Simulation {
     seed: u64,
@@ -64,8 +73,8 @@ pub struct Simulation {
 }
 
 impl Simulation {
-    /// The run of a seed.
-    pub fn new(seed: u64) -> Self {
+    /// The run of a seed under a strategy.
+    pub fn new(seed: u64, durability: Durability) -> Self {
         let (name, workload) = workload::of_seed(seed);
         let choice = seed / 4;
         let intervals_ms = [1, 10, 100, 1_000];
@@ -76,6 +85,7 @@ impl Simulation {
             Duration::from_secs(20),
         ];
         let cluster = TestCluster::new(workload.topology())
+            .durability(durability)
             .instances(1 + (choice % 4) as usize)
             .partitions(1 + (choice / 4 % 4) as i32)
             .settings(|settings| {
@@ -123,7 +133,10 @@ pub fn run(options: &Options) -> Report {
     let started = Instant::now();
     let next = AtomicU64::new(options.from);
     let end = options.from.saturating_add(options.seeds);
-    let report = Mutex::new(Report::default());
+    let report = Mutex::new(Report {
+        strategy: options.strategy,
+        ..Report::default()
+    });
     let jobs = match options.jobs {
         0 => std::thread::available_parallelism().map_or(1, usize::from),
         jobs => jobs,
@@ -151,7 +164,7 @@ pub fn run(options: &Options) -> Report {
 
 /// Runs one seed; answers whether it failed.
 fn run_seed(seed: u64, options: &Options, report: &Mutex<Report>) -> bool {
-    let simulation = Simulation::new(seed);
+    let simulation = Simulation::new(seed, options.strategy);
     let exploration = simulation.run();
     if options.story {
         println!("{}", exploration.story);

@@ -5,10 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::codec::{Codec, KeyCodec};
+use crate::durability::Durability;
+use crate::durability::snapshot::{ChainLimits, Retention};
 use crate::instance::{Backend, InstanceError, InstanceSettings};
 use crate::operators::decode_row;
 use crate::record::Record;
 use crate::topology::{Topic, Topology};
+use crate::worker::SnapshotSettings;
 
 use super::clock::VirtualClock;
 use super::world::{APPLICATION, Setup, World};
@@ -37,6 +40,25 @@ impl fmt::Debug for TestCluster {
     }
 }
 
+/// Often enough that a short test sees snapshots, chains, and what is deleted of them.
+fn snapshots() -> SnapshotSettings {
+    SnapshotSettings {
+        limits: ChainLimits {
+            interval: Duration::from_secs(1),
+            max_objects: 6,
+            max_bytes: 1 << 20,
+        },
+        retention: Retention {
+            keep: 2,
+            grace: Duration::from_secs(40),
+        },
+        persist_timeout: Duration::from_secs(3),
+        // Some of the files that a test makes are larger.
+        small_file_bytes: 150,
+        collect_interval: Duration::from_secs(5),
+    }
+}
+
 impl TestCluster {
     /// A cluster of one instance with one worker, where each topic has one partition.
     pub fn new(topology: impl Into<Arc<Topology>>) -> Self {
@@ -46,6 +68,7 @@ impl TestCluster {
         settings.state.cache_bytes = CACHE_BYTES;
         settings.session_timeout = SESSION;
         settings.transaction_timeout = TRANSACTION;
+        settings.snapshots = snapshots();
         Self {
             setup: Setup {
                 topology: topology.into(),
@@ -88,6 +111,13 @@ impl TestCluster {
         change(&mut self.setup.settings);
         self.setup.settings.application_id = APPLICATION.to_owned();
         self.setup.settings.instance_id = None;
+        self
+    }
+
+    /// What makes state durable. Strategies with snapshots get an object store that lives in the test.
+    #[must_use]
+    pub fn durability(mut self, durability: Durability) -> Self {
+        self.setup.settings.durability = durability;
         self
     }
 

@@ -10,7 +10,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, Rw
 
 use crate::ids::{StoreId, TaskId};
 use crate::state::entries::{self, Entries};
-use crate::state::{SortedIncrement, StateBackend, StateError, StateMeta, StateResult, StoreSpec};
+use crate::state::entry_copies::{EntryCheckpoint, EntryInstallation, Place, Unfinished};
+use crate::state::{
+    Checkpoint, Installation, SortedIncrement, StateBackend, StateError, StateMeta, StateResult, StoreSpec,
+};
 use crate::worker::StateProvider;
 
 use super::seed::Seed;
@@ -18,31 +21,82 @@ use super::seed::Seed;
 /// Batches of a database that a power failure may take; older ones were synced.
 const UNSYNCED: usize = 6;
 
+/// A file of a copy holds about four entries, so that copies of small databases have files in common and others that differ.
+const CHUNK_BYTES: u32 = 160;
+
 /// See the [module documentation](self).
 #[derive(Debug, Default)]
 pub(super) struct SimulatedDisk {
-    full: Arc<AtomicBool>,
+    site: Arc<Site>,
+    /// Files of databases that are being put together; none of them is synced.
+    unfinished: Unfinished,
+}
+
+/// What open databases, and those that are to be, refer to.
+#[derive(Debug, Default)]
+struct Site {
+    full: AtomicBool,
     databases: Mutex<BTreeMap<TaskId, Arc<Database>>>,
     open: Mutex<BTreeMap<TaskId, Weak<Handle>>>,
 }
 
-impl SimulatedDisk {
+impl Site {
     fn databases(&self) -> MutexGuard<'_, BTreeMap<TaskId, Arc<Database>>> {
         self.databases.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn admit(&self, task: TaskId) -> StateResult<()> {
+        match self.full.load(Ordering::SeqCst) {
+            true => Err(StateError::DiskFull { path: path(task) }),
+            false => Ok(()),
+        }
+    }
+
+    /// Opens what `database` answers with.
+    fn open(
+        self: &Arc<Self>,
+        task: TaskId,
+        database: impl FnOnce(&mut BTreeMap<TaskId, Arc<Database>>) -> Arc<Database>,
+    ) -> StateResult<Arc<Handle>> {
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        if open.get(&task).is_some_and(|handle| handle.strong_count() > 0) {
+            return Err(StateError::Locked { path: path(task) });
+        }
+        let handle = Arc::new(Handle {
+            task,
+            site: Arc::clone(self),
+            database: database(&mut self.databases()),
+        });
+        open.insert(task, Arc::downgrade(&handle));
+        Ok(handle)
+    }
+}
+
+/// What errors call the database of a task.
+fn path(task: TaskId) -> PathBuf {
+    PathBuf::from(task.to_string())
+}
+
+impl SimulatedDisk {
+    fn databases(&self) -> MutexGuard<'_, BTreeMap<TaskId, Arc<Database>>> {
+        self.site.databases()
+    }
+
     /// From now on writing fails, or no more.
     pub(super) fn set_full(&self, full: bool) {
-        self.full.store(full, Ordering::SeqCst);
+        self.site.full.store(full, Ordering::SeqCst);
     }
 
     /// Everything is gone.
     pub(super) fn wipe(&self) {
         self.databases().clear();
+        self.unfinished.clear();
     }
 
-    /// The power fails: each database loses some of its last batches. Answers how many in all.
+    /// The power fails: each database loses some of its last batches, and half of the files go of each that was being put
+    /// together. Answers how many batches in all.
     pub(super) fn lose_power(&self, seed: &Seed) -> usize {
+        self.unfinished.lose(&|| seed.once_in(2));
         let databases = self.databases();
         let lose = |database: &Arc<Database>| database.write().lose(seed.below(UNSYNCED as u64 + 1) as usize);
         databases.values().map(lose).sum()
@@ -71,25 +125,55 @@ impl SimulatedDisk {
 
 impl StateProvider for SimulatedDisk {
     fn open(&self, task: TaskId, stores: &[StoreSpec]) -> StateResult<Arc<dyn StateBackend>> {
-        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        let path = PathBuf::from(task.to_string());
-        if open.get(&task).is_some_and(|handle| handle.strong_count() > 0) {
-            return Err(StateError::Locked { path });
+        let handle = self.site.open(task, |databases| {
+            let database = databases.entry(task);
+            Arc::clone(database.or_insert_with(|| Database::new(None, vec![Entries::default(); stores.len()])))
+        })?;
+        if handle.meta()?.is_some() {
+            self.unfinished.discard(task);
         }
-        let mut databases = self.databases();
-        let database = databases.entry(task).or_insert_with(|| Database::new(stores.len()));
-        let handle = Arc::new(Handle {
-            path,
-            full: Arc::clone(&self.full),
-            database: Arc::clone(database),
-        });
-        open.insert(task, Arc::downgrade(&handle));
         Ok(handle)
     }
 
     fn clear(&self, task: TaskId) -> StateResult<()> {
+        if !self.unfinished.discard(task) {
+            return Err(StateError::Locked { path: path(task) });
+        }
         self.databases().remove(&task);
         Ok(())
+    }
+
+    fn install(&self, task: TaskId, stores: &[StoreSpec]) -> StateResult<Box<dyn Installation>> {
+        let former = self.databases().get(&task).cloned();
+        let former = match former.as_ref().map(|former| former.read()) {
+            Some(former) if former.meta.is_some() => Some(former.copy(task)?),
+            _ => None,
+        };
+        let site = Arc::clone(&self.site);
+        let place = Box::new(DiskPlace { task, site });
+        let begun = EntryInstallation::begin((task, &path(task)), &self.unfinished, former, stores.len(), place)?;
+        Ok(Box::new(begun))
+    }
+}
+
+/// Where the database of a task lies.
+struct DiskPlace {
+    task: TaskId,
+    site: Arc<Site>,
+}
+
+impl Place for DiskPlace {
+    fn admit(&self) -> StateResult<()> {
+        self.site.admit(self.task)
+    }
+
+    fn replace(self: Box<Self>, meta: StateMeta, stores: Vec<Entries>) -> StateResult<Arc<dyn StateBackend>> {
+        let handle = self.site.open(self.task, |databases| {
+            let database = Database::new(Some(meta), stores);
+            databases.insert(self.task, Arc::clone(&database));
+            database
+        })?;
+        Ok(handle)
     }
 }
 
@@ -112,10 +196,10 @@ struct Batch {
 }
 
 impl Database {
-    fn new(stores: usize) -> Arc<Self> {
+    fn new(meta: Option<StateMeta>, stores: Vec<Entries>) -> Arc<Self> {
         Arc::new(Self(RwLock::new(Contents {
-            stores: vec![Entries::default(); stores],
-            meta: None,
+            stores,
+            meta,
             undo: VecDeque::new(),
         })))
     }
@@ -132,6 +216,10 @@ impl Database {
 impl Contents {
     fn put(&mut self, store: StoreId, key: &[u8], value: Option<&[u8]>) -> Option<Box<[u8]>> {
         entries::put(&mut self.stores[store.0 as usize], key, value)
+    }
+
+    fn copy(&self, task: TaskId) -> StateResult<EntryCheckpoint> {
+        EntryCheckpoint::of(&path(task), &self.stores, self.meta.as_ref(), CHUNK_BYTES)
     }
 
     /// Takes back as many of the last batches, or as many as there are.
@@ -153,8 +241,8 @@ impl Contents {
 /// An open database. There is at most one of each, as RocksDB's lock on the directory makes sure.
 #[derive(Debug)]
 struct Handle {
-    path: PathBuf,
-    full: Arc<AtomicBool>,
+    task: TaskId,
+    site: Arc<Site>,
     database: Arc<Database>,
 }
 
@@ -175,10 +263,7 @@ impl StateBackend for Handle {
     }
 
     fn apply(&self, increment: &dyn SortedIncrement, meta: &StateMeta) -> StateResult<()> {
-        if self.full.load(Ordering::SeqCst) {
-            let path = self.path.clone();
-            return Err(StateError::DiskFull { path });
-        }
+        self.site.admit(self.task)?;
         let mut contents = self.database.write();
         meta.assert_follows(contents.meta.as_ref());
         let mut entries = Vec::new();
@@ -198,6 +283,11 @@ impl StateBackend for Handle {
         Ok(self.database.read().meta.clone())
     }
 
+    fn checkpoint(&self) -> StateResult<Box<dyn Checkpoint>> {
+        self.site.admit(self.task)?;
+        Ok(Box::new(self.database.read().copy(self.task)?))
+    }
+
     fn size_bytes(&self) -> u64 {
         entries::size_bytes(&self.database.read().stores)
     }
@@ -208,14 +298,80 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::state::conformance;
+    use crate::state::conformance::{self, copies};
+
+    impl copies::Databases for SimulatedDisk {
+        fn open(&self, task: TaskId) -> StateResult<Arc<dyn StateBackend>> {
+            StateProvider::open(self, task, &conformance::stores())
+        }
+
+        fn clear(&self, task: TaskId) -> StateResult<()> {
+            StateProvider::clear(self, task)
+        }
+
+        fn install(&self, task: TaskId) -> StateResult<Box<dyn Installation>> {
+            StateProvider::install(self, task, &conformance::stores())
+        }
+    }
+
+    #[test]
+    fn copies_on_a_simulated_disk_conform() {
+        copies::run(&|| Box::new(SimulatedDisk::default()));
+    }
+
+    const TASK: TaskId = TaskId {
+        sub_topology: 0,
+        partition: 0,
+    };
+
+    fn begun(disk: &SimulatedDisk) -> Box<dyn Installation> {
+        let begun = StateProvider::install(disk, TASK, &conformance::stores());
+        begun.expect("an installation begins")
+    }
+
+    #[test]
+    fn a_full_disk_takes_no_copy_and_no_part_of_one() {
+        let disk = SimulatedDisk::default();
+        let database = opened(&disk);
+        database
+            .apply(&conformance::increment(&[]), &conformance::meta(1))
+            .expect("it is applied");
+        let mut installation = begun(&disk);
+        disk.set_full(true);
+        let copied = database.checkpoint().err();
+        assert!(matches!(copied, Some(StateError::DiskFull { .. })), "{copied:?}");
+        let written = installation.write("head", 0, b"anything");
+        assert!(matches!(written, Err(StateError::DiskFull { .. })), "{written:?}");
+        let finished = installation.finish(&[]).err();
+        assert!(matches!(finished, Some(StateError::DiskFull { .. })), "{finished:?}");
+    }
+
+    #[test]
+    fn a_power_failure_takes_whole_files_of_what_is_being_put_together() {
+        let disk = SimulatedDisk::default();
+        let mut installation = begun(&disk);
+        let names: Vec<String> = (0..40).map(|number| number.to_string()).collect();
+        for name in &names {
+            installation.write(name, 0, name.as_bytes()).expect("it is written");
+        }
+        drop(installation);
+        disk.lose_power(&Seed::new(3));
+        let installation = begun(&disk);
+        let sizes = names.iter().map(|name| installation.present(name).expect("it answers"));
+        let left: Vec<u64> = sizes.flatten().collect();
+        assert!((5..35).contains(&left.len()), "{} files", left.len());
+        assert!(left.iter().all(|bytes| *bytes > 0));
+        drop(installation);
+        disk.wipe();
+        assert!(
+            names
+                .iter()
+                .all(|name| begun(&disk).present(name).expect("it answers").is_none())
+        );
+    }
 
     fn opened(disk: &SimulatedDisk) -> Arc<dyn StateBackend> {
-        let task = TaskId {
-            sub_topology: 0,
-            partition: 0,
-        };
-        disk.open(task, &conformance::stores()).expect("it can be opened")
+        StateProvider::open(disk, TASK, &conformance::stores()).expect("it can be opened")
     }
 
     #[test]
@@ -263,11 +419,7 @@ mod tests {
     fn a_database_is_open_once() {
         let disk = SimulatedDisk::default();
         let database = opened(&disk);
-        let task = TaskId {
-            sub_topology: 0,
-            partition: 0,
-        };
-        let again = disk.open(task, &conformance::stores());
+        let again = StateProvider::open(&disk, TASK, &conformance::stores());
         assert!(matches!(again.err(), Some(StateError::Locked { .. })));
         drop(database);
         opened(&disk);

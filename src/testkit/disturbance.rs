@@ -30,6 +30,13 @@ impl World {
                 self.tell_fault(&fault, "nobody reaches the log");
                 return;
             }
+            Fault::StoreAway => {
+                if let Some(store) = &self.store {
+                    store.go_away(lasts);
+                }
+                self.tell_fault(&fault, "the object store is away");
+                return;
+            }
             Fault::Sleep => {
                 let by = Duration::from_millis(fault.part % LONGEST_SLEEP_MS);
                 self.tell_fault(&fault, &format!("all machines sleep for {by:?}"));
@@ -110,7 +117,7 @@ impl World {
                 slot.disk.set_full(true);
                 slot.full_until = until;
             }
-            Fault::Outage | Fault::Sleep | Fault::Ambush => {}
+            Fault::Outage | Fault::StoreAway | Fault::Sleep | Fault::Ambush => {}
         }
         slot.back_at = Some(until);
     }
@@ -156,10 +163,13 @@ impl World {
     /// From now on the networks are calm, or not.
     pub(super) fn calm(&self, calm: bool) {
         for slot in &self.slots {
-            slot.network.set_rough(!calm);
+            slot.set_rough(!calm);
             if calm {
                 slot.network.mend();
             }
+        }
+        if let Some(store) = self.store.as_ref().filter(|_| calm) {
+            store.mend();
         }
     }
 }

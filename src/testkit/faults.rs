@@ -42,8 +42,11 @@ pub(super) enum Fault {
     Sleep,
     /// The next instance that restores a task stands still in the midst of it, until another has taken over.
     Ambush,
+    /// Nobody can reach the object store.
+    StoreAway,
 }
 
+/// What may go wrong with or without an object store.
 const ALL: [Fault; 13] = [
     Fault::Crash,
     Fault::PowerCut,
@@ -88,8 +91,11 @@ pub(super) struct Faults {
 }
 
 impl Faults {
-    pub(super) fn new(seed: Seed, only: Option<Arc<BTreeSet<u32>>>) -> Self {
+    pub(super) fn new(seed: Seed, has_store: bool, only: Option<Arc<BTreeSet<u32>>>) -> Self {
         let mut kinds: Vec<Fault> = ALL.into_iter().filter(|_| seed.once_in(2)).collect();
+        if has_store && seed.once_in(2) {
+            kinds.push(Fault::StoreAway);
+        }
         if kinds.is_empty() {
             kinds.push(Fault::Crash);
         }

@@ -41,9 +41,13 @@ mod faults;
 mod network;
 mod outside;
 mod promises;
+mod rebuilt;
 mod rest;
 mod seed;
 mod slot;
+#[cfg(test)]
+mod snapshot_tests;
+mod store;
 mod story;
 #[cfg(test)]
 mod tests;

@@ -2,12 +2,16 @@
 
 use std::sync::Arc;
 
-use crate::durability::{Pointer, changelog};
+use crate::durability::{Durability, Pointer, changelog};
 use crate::ids::{Epoch, TaskId, TopicPartition};
 use crate::invariants::{Violation, disk_is_committed_prefix, every_input_is_committed};
+
+use crate::state::StateMeta;
+use crate::state::entries::Entries;
 use crate::topology::Plan;
 
 use super::outside::Outside;
+use super::rebuilt::Rebuilder;
 use super::slot::Slot;
 use super::world::APPLICATION;
 
@@ -18,6 +22,8 @@ pub(super) struct Promises<'a> {
     pub(super) tasks: Vec<TaskId>,
     pub(super) outside: &'a mut Outside,
     pub(super) slots: &'a [Slot],
+    /// Where there is an object store: who restores from it.
+    pub(super) rebuilder: Option<Rebuilder>,
 }
 
 impl Promises<'_> {
@@ -35,7 +41,10 @@ impl Promises<'_> {
         for task in self.tasks.clone() {
             let Some(pointer) = self.pointer(task) else { continue };
             self.check_disks(task, &pointer);
-            self.check_state(task, &pointer);
+            match pointer.durability {
+                Durability::Changelog => self.check_state(task, &pointer),
+                _ => self.check_rebuilt(task, &pointer),
+            }
         }
     }
 
@@ -73,12 +82,48 @@ impl Promises<'_> {
         }
     }
 
-    fn check_state(&mut self, task: TaskId, pointer: &Pointer) {
+    /// What the disks have that are at the committed epoch.
+    fn current(&self, task: TaskId, pointer: &Pointer) -> Vec<(StateMeta, Vec<Entries>)> {
         let disks = self.slots.iter().filter(|slot| slot.instance.is_some());
         let current = disks.filter_map(|slot| slot.disk.contents(task));
-        let current: Vec<_> = current
+        current
             .filter(|(meta, _)| (meta.lineage, meta.epoch) == (pointer.lineage, pointer.epoch))
-            .collect();
+            .collect()
+    }
+
+    /// A new host gets from the repository what the disk of the task's owner has.
+    fn check_rebuilt(&mut self, task: TaskId, pointer: &Pointer) {
+        let Some(rebuilder) = &self.rebuilder else { return };
+        let stores = &self.plan.sub_topologies[task.sub_topology as usize].stores;
+        if stores.is_empty() {
+            return;
+        }
+        let missing = rebuilder.missing(task, pointer.state.base);
+        assert!(
+            missing.is_empty(),
+            "I11: task {task} at epoch {}: {missing:?}",
+            pointer.epoch
+        );
+        let rebuilt = rebuilder.rebuild(task, self.inputs(task), stores);
+        let rebuilt = rebuilt.unwrap_or_else(|error| panic!("task {task} cannot be restored: {error:?}"));
+        let (_, rebuilt) = rebuilt.unwrap_or_else(|| panic!("I13: task {task} is restored without anything"));
+        for (_, current) in self.current(task, pointer) {
+            for (store, spec) in stores.iter().enumerate() {
+                let (here, there) = (&current[store], &rebuilt[store]);
+                assert!(
+                    here == there,
+                    "I13: store {} of task {task} at epoch {} differs from what is restored: {} rows here, {} there",
+                    spec.name,
+                    pointer.epoch,
+                    here.len(),
+                    there.len()
+                );
+            }
+        }
+    }
+
+    fn check_state(&mut self, task: TaskId, pointer: &Pointer) {
+        let current = self.current(task, pointer);
         let specs = &self.plan.sub_topologies[task.sub_topology as usize].stores;
         for (index, spec) in specs.iter().enumerate() {
             let topic: Arc<str> = changelog::topic_name(APPLICATION, &spec.name);

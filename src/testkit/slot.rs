@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::instance::{Backend, Disk, InstanceError, InstanceSettings, SteppedInstance, Surroundings};
+use crate::blob::BlobStore;
+use crate::instance::{Backend, Disk, InstanceError, InstanceSettings, Ports, SteppedInstance, Surroundings};
 use crate::log::Log;
 use crate::time::Clock;
 use crate::topology::Topology;
@@ -12,6 +13,7 @@ use super::clock::VirtualClock;
 use super::disk::SimulatedDisk;
 use super::network::Network;
 use super::seed::Seed;
+use super::store::DistantStore;
 use super::story::Story;
 
 /// Of so many looks at work beside a worker some let nothing go on, where things go wrong: how many differs from process to process.
@@ -37,6 +39,8 @@ pub(super) struct Slot {
     pub(super) name: String,
     pub(super) instance: Option<SteppedInstance>,
     pub(super) network: Network,
+    /// Its way to the object store, where there is one.
+    pub(super) blobs: Option<DistantStore>,
     pub(super) disk: Arc<SimulatedDisk>,
     /// The name that is kept on the disk.
     identity: String,
@@ -53,11 +57,12 @@ pub(super) struct Slot {
 }
 
 impl Slot {
-    pub(super) fn new(name: String, network: Network, identity: String) -> Self {
+    pub(super) fn new(name: String, network: Network, blobs: Option<DistantStore>, identity: String) -> Self {
         Self {
             name,
             instance: None,
             network,
+            blobs,
             disk: Arc::default(),
             identity,
             static_id: None,
@@ -78,13 +83,16 @@ impl Slot {
         let hesitates = site.faults;
         let pace = 1 + order.below(HESITATION);
         // A process that cannot reach the log at its start waits for that in real time, so it starts on a calm network.
-        self.network.set_rough(false);
+        self.set_rough(false);
         let started = SteppedInstance::start(
             Arc::clone(&site.topology),
             settings,
             Surroundings {
-                log: Arc::new(self.network.clone()) as Arc<dyn Log>,
-                clock: Arc::clone(&site.clock) as Arc<dyn Clock>,
+                ports: Ports {
+                    log: Arc::new(self.network.clone()) as Arc<dyn Log>,
+                    blobs: self.blobs.clone().map(|blobs| Arc::new(blobs) as Arc<dyn BlobStore>),
+                    clock: Arc::clone(&site.clock) as Arc<dyn Clock>,
+                },
                 random: Arc::new(move || names.next()),
                 turns: Arc::new(move || !hesitates || order.below(HESITATION) < pace),
                 disk: Some(Disk {
@@ -93,12 +101,20 @@ impl Slot {
                 }),
             },
         );
-        self.network.set_rough(site.faults);
+        self.set_rough(site.faults);
         self.instance = Some(started?);
         self.paused_until = Duration::ZERO;
         self.stalled = (0, Duration::ZERO);
         self.back_at = None;
         Ok(())
+    }
+
+    /// Calls go wrong from now on, or no more.
+    pub(super) fn set_rough(&self, rough: bool) {
+        self.network.set_rough(rough);
+        if let Some(blobs) = &self.blobs {
+            blobs.set_rough(rough);
+        }
     }
 
     /// The disk is gone, and with it the name that was kept on it.
@@ -129,6 +145,11 @@ impl Slot {
             ("a task's disk was brought up to date", &counters.opened_replayed),
             ("a task's disk was rebuilt", &counters.opened_rebuilt),
             ("a record was restored", &counters.restore_records),
+            ("increments were stored", &counters.packs_stored),
+            ("a base snapshot was made", &counters.snapshots),
+            ("a base snapshot came to nothing", &counters.snapshots_failed),
+            ("state was fetched from the repository", &counters.restored_bytes),
+            ("objects were collected", &counters.objects_collected),
             ("an epoch was committed", &counters.commits),
         ] {
             story.happened_often(kind, counter.get());
@@ -143,6 +164,9 @@ impl Slot {
             + counters.commits.get()
             + counters.aborts.get()
             + counters.restore_records.get()
+            + counters.restored_bytes.get()
+            + counters.snapshots.get()
+            + counters.packs_stored.get()
             + counters.opened_fresh.get()
             + counters.opened_current.get()
             + counters.opened_replayed.get()

@@ -18,8 +18,10 @@ use super::faults::Faults;
 use super::network::Network;
 use super::outside::Outside;
 use super::promises::Promises;
+use super::rebuilt::Rebuilder;
 use super::seed::Seed;
 use super::slot::{Site, Slot};
+use super::store::{DistantStore, SimulatedStore};
 use super::story::Story;
 
 pub(super) const APPLICATION: &str = "test";
@@ -56,6 +58,8 @@ pub(super) struct World {
     pub(super) static_members: bool,
     pub(super) log: Arc<EmbeddedLog>,
     pub(super) outside: Outside,
+    /// The object store, where the strategy has one.
+    pub(super) store: Option<Arc<SimulatedStore>>,
     pub(super) slots: Vec<Slot>,
     pub(super) faults: Option<Faults>,
     pub(super) activity: u64,
@@ -77,6 +81,8 @@ impl World {
         };
         let log = EmbeddedLog::with_settings(Arc::clone(&clock) as Arc<dyn Clock>, embedded);
         let faults = setup.faults.clone();
+        let has_store = setup.settings.durability.has_snapshots();
+        let store = has_store.then(|| Arc::new(SimulatedStore::new(Arc::clone(&clock))));
         let mut world = Self {
             site: Site {
                 topology: Arc::clone(&setup.topology),
@@ -91,8 +97,9 @@ impl World {
             static_members: setup.static_members,
             outside: Outside::new(Arc::clone(&log)),
             log,
+            store,
             slots: Vec::new(),
-            faults: faults.map(|only| Faults::new(Seed::of(setup.seed, 3), only)),
+            faults: faults.map(|only| Faults::new(Seed::of(setup.seed, 3), has_store, only)),
             activity: 0,
             quiet: 0,
             rested: 0,
@@ -181,7 +188,12 @@ impl World {
             Seed::of(self.seed, purpose),
             self.story(),
         );
-        Slot::new(name, network, self.new_identity())
+        let way = |store: &Arc<SimulatedStore>| {
+            let seed = Seed::of(self.seed, 10_000 + purpose);
+            DistantStore::new(Arc::clone(store), seed, self.story())
+        };
+        let blobs = self.store.as_ref().map(way);
+        Slot::new(name, network, blobs, self.new_identity())
     }
 
     pub(super) fn new_identity(&self) -> String {
@@ -257,13 +269,27 @@ impl World {
     }
 
     pub(super) fn promises(&mut self) -> Promises<'_> {
-        let tasks = self.tasks();
+        let (tasks, rebuilder) = (self.tasks(), self.rebuilder());
         Promises {
             plan: self.site.topology.plan(),
             tasks,
             outside: &mut self.outside,
             slots: &self.slots,
+            rebuilder,
         }
+    }
+
+    /// Who restores from the object store, on a calm way to it.
+    pub(super) fn rebuilder(&self) -> Option<Rebuilder> {
+        let store = self.store.as_ref()?;
+        let way = DistantStore::new(Arc::clone(store), Seed::new(0), self.story());
+        Some(Rebuilder {
+            log: Arc::clone(&self.log),
+            store: Arc::new(way),
+            clock: self.clock(),
+            settings: self.site.settings.clone(),
+            plan: self.site.topology.fingerprint().to_owned(),
+        })
     }
 
     fn step(&mut self, number: usize, part: usize) -> Result<(), InstanceError> {

@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use tidegate::durability::Durability;
 use tidegate::planted::{Bug, plant};
 
 use super::{Options, run};
@@ -15,6 +16,7 @@ pub fn find_planted(options: &Options) -> (String, Vec<Bug>) {
         plant(Some(bug));
         let report = run(&Options {
             first: true,
+            strategy: strategy(bug).unwrap_or(options.strategy),
             keep: true,
             ..options.clone()
         });
@@ -35,6 +37,20 @@ pub fn find_planted(options: &Options) -> (String, Vec<Bug>) {
         eprintln!("{}", table.lines().last().unwrap_or_default());
     }
     (table, missed)
+}
+
+/// The strategy that has a bug; `None` where all have it.
+fn strategy(bug: Bug) -> Option<Durability> {
+    match bug {
+        Bug::CommitBeforeStored
+        | Bug::BaseNeedsNoName
+        | Bug::CollectAtOnce
+        | Bug::CollectOlderBases
+        | Bug::CollectBeforeListing
+        | Bug::NothingIsNoRestorePoint => Some(Durability::Snapshot),
+        Bug::TrimToNewest | Bug::TrimmedIsGone => Some(Durability::ChangelogAndSnapshot),
+        _ => None,
+    }
 }
 
 /// The beginning of a failure, in one line.

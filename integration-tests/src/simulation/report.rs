@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
+use tidegate::durability::Durability;
 use tidegate::testkit::Exploration;
 
 use super::sometimes;
@@ -25,6 +26,8 @@ pub struct Failed {
 /// What a simulation came to.
 #[derive(Debug, Default)]
 pub struct Report {
+    /// What made state durable.
+    pub strategy: Durability,
     /// Number of seeds that ran.
     pub seeds: u64,
     /// Those that failed.
@@ -51,7 +54,7 @@ impl Report {
 
     /// What should have happened in a run of this size and did not.
     pub fn missing(&self) -> Vec<&'static str> {
-        sometimes::missing(self.seeds, &self.happened)
+        sometimes::missing(self.seeds, self.strategy, &self.happened)
     }
 
     /// Whether nothing failed and nothing is missing.
@@ -72,8 +75,9 @@ impl fmt::Display for Report {
             )?;
             writeln!(
                 f,
-                "                     again by: make simulate SEEDS=1 FROM={}",
-                failed.seed
+                "                     again by: make simulate SEEDS=1 FROM={} STRATEGY={}",
+                failed.seed,
+                self.strategy.word()
             )?;
         }
         for (kind, times) in &self.happened {

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use tidegate::durability::Durability;
+
 /// Seeds from which on everything must have happened.
 const ENOUGH: u64 = 1_000;
 
@@ -34,11 +36,29 @@ const SOMETIMES: &[&str] = &[
     "the outcome of a commit was unknown",
 ];
 
+/// The kinds that only a cluster with an object store has.
+const SOMETIMES_WITH_STORE: &[&str] = &[
+    "a base snapshot came to nothing",
+    "a base snapshot was made",
+    "a listing of the object store was behind",
+    "a write to the object store arrived late",
+    "a write to the object store was carried out without an answer",
+    "an upload ended in the midst",
+    "objects were collected",
+    "state was fetched from the repository",
+    "the object store did not answer",
+];
+
 /// What never happened in a run of `seeds` seeds and should have.
-pub fn missing(seeds: u64, happened: &BTreeMap<&'static str, u64>) -> Vec<&'static str> {
+pub fn missing(seeds: u64, durability: Durability, happened: &BTreeMap<&'static str, u64>) -> Vec<&'static str> {
     if seeds < ENOUGH {
         return Vec::new();
     }
-    let kinds = SOMETIMES.iter().copied();
+    let of_store = if durability.has_snapshots() {
+        SOMETIMES_WITH_STORE
+    } else {
+        &[]
+    };
+    let kinds = SOMETIMES.iter().chain(of_store).copied();
     kinds.filter(|kind| !happened.contains_key(kind)).collect()
 }

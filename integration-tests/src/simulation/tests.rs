@@ -2,30 +2,55 @@
 
 use std::collections::BTreeMap;
 
+use tidegate::durability::Durability;
+
 use super::{Simulation, sometimes};
+
+const STRATEGIES: [Durability; 3] = [
+    Durability::Changelog,
+    Durability::Snapshot,
+    Durability::ChangelogAndSnapshot,
+];
 
 #[test]
 fn the_same_seed_tells_the_same_story_byte_for_byte() {
-    for seed in 0..40 {
-        let (first, second) = (Simulation::new(seed).run(), Simulation::new(seed).run());
-        assert_eq!(first.story, second.story, "seed {seed}");
-        assert_eq!(first.happened, second.happened, "seed {seed}");
+    for strategy in STRATEGIES {
+        for seed in 0..40 {
+            let run = || Simulation::new(seed, strategy).run();
+            let (first, second) = (run(), run());
+            assert_eq!(first.story, second.story, "seed {seed}, {strategy:?}");
+            assert_eq!(first.happened, second.happened, "seed {seed}, {strategy:?}");
+        }
     }
 }
 
-/// Each of them fails where the bug of that name is planted.
+/// Each of them fails where the bug of that name is planted, or found the one that is described.
 #[test]
 fn seeds_that_find_bugs_of_the_past_find_none() {
-    let seeds: [(u64, &str); 6] = [
-        (420, "RestoreBeyondCut"),
-        (1486, "TakenOverIsLost"),
-        (56, "PurgedIsGone"),
-        (2, "HeldIsRefused"),
-        (44, "SleepIsStall"),
-        (144_680, "a worker that still waits for a task that it has lost"),
+    use Durability::{Changelog, ChangelogAndSnapshot, Snapshot};
+    let seeds = [
+        (420, Changelog, "RestoreBeyondCut"),
+        (1486, Changelog, "TakenOverIsLost"),
+        (56, Changelog, "PurgedIsGone"),
+        (2, Changelog, "HeldIsRefused"),
+        (44, Changelog, "SleepIsStall"),
+        (
+            144_680,
+            Changelog,
+            "a worker that still waits for a task that it has lost",
+        ),
+        (32, Snapshot, "NothingIsNoRestorePoint"),
+        (533, Snapshot, "CollectBeforeListing"),
+        (662, Snapshot, "sleep counted as a store that does not answer"),
+        (218, ChangelogAndSnapshot, "TrimmedIsGone"),
+        (
+            372,
+            ChangelogAndSnapshot,
+            "a snapshot of the committed epoch itself is written to once more",
+        ),
     ];
-    for (seed, bug) in seeds {
-        let run = Simulation::new(seed).run();
+    for (seed, strategy, bug) in seeds {
+        let run = Simulation::new(seed, strategy).run();
         assert_eq!(run.failure, None, "{bug} is back: {}", run.story);
     }
 }
@@ -33,6 +58,9 @@ fn seeds_that_find_bugs_of_the_past_find_none() {
 #[test]
 fn a_long_run_in_which_something_never_happened_fails() {
     let nothing = BTreeMap::new();
-    assert!(sometimes::missing(999, &nothing).is_empty());
-    assert!(sometimes::missing(1_000, &nothing).contains(&"a static member was fenced"));
+    assert!(sometimes::missing(999, Durability::Snapshot, &nothing).is_empty());
+    assert!(sometimes::missing(1_000, Durability::Changelog, &nothing).contains(&"a static member was fenced"));
+    let of_store = "objects were collected";
+    assert!(sometimes::missing(1_000, Durability::Snapshot, &nothing).contains(&of_store));
+    assert!(!sometimes::missing(1_000, Durability::Changelog, &nothing).contains(&of_store));
 }

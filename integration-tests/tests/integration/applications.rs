@@ -8,7 +8,7 @@ use tempfile::TempDir;
 use tidegate::codec::{Bytes, I64Be, Utf8};
 use tidegate::errors::Coded;
 use tidegate::ids::TopicPartition;
-use tidegate::instance::{Instance, InstanceError, InstanceHandle, InstanceSettings};
+use tidegate::instance::{Instance, InstanceError, InstanceHandle, InstanceSettings, Ports};
 use tidegate::log::kafka::KafkaLog;
 use tidegate::log::{Isolation, Log, OutRecord, OutTopic};
 use tidegate::operators::OnError;
@@ -138,7 +138,11 @@ fn start(
     settings: InstanceSettings,
 ) -> Result<InstanceHandle, InstanceError> {
     let log: Arc<dyn Log> = Arc::<KafkaLog>::clone(log);
-    Instance::start(Arc::clone(topology), settings, log, Arc::new(SystemClock::default()))
+    Instance::start(
+        Arc::clone(topology),
+        settings,
+        Ports::new(log, Arc::new(SystemClock::default())),
+    )
 }
 
 fn end(instance: InstanceHandle) {

@@ -1,0 +1,336 @@
+//! Whole applications whose state lives in an object store.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use crate::codec::{I64Be, Utf8};
+use crate::durability::snapshot::{IncrementRef, Manifest, PACKS_FOLDER, SnapshotId};
+use crate::durability::{Durability, Pointer};
+use crate::errors::Coded;
+use crate::ids::TaskId;
+use crate::instance::{InstanceError, InstanceSettings};
+use crate::record::Record;
+use crate::topology::{Builder, Topic, Topology};
+use crate::worker::{NotOpened, WorkerError};
+
+use super::TestCluster;
+use super::world::{APPLICATION, World};
+
+const STRATEGIES: [Durability; 2] = [Durability::Snapshot, Durability::ChangelogAndSnapshot];
+
+fn words() -> Topic<String, String> {
+    Topic::new("words", Utf8, Utf8)
+}
+
+fn counts() -> Topic<String, i64> {
+    Topic::new("counts", Utf8, I64Be)
+}
+
+fn counting() -> Topology {
+    let builder = Builder::new();
+    let counted = builder.stream(&words()).group_by_key().count("count");
+    counted.to_stream().to(&counts());
+    builder.build().expect("the topology is right")
+}
+
+fn cluster(durability: Durability) -> TestCluster {
+    TestCluster::new(counting()).partitions(2).durability(durability)
+}
+
+/// Pipes so many records in, in several epochs, with time for base snapshots in between.
+fn count(cluster: &mut TestCluster, chapters: std::ops::Range<i64>) {
+    for chapter in chapters {
+        for number in 0..20 {
+            let word = format!("w{}", (number + chapter) % 17);
+            cluster.pipe(&words(), Record::new(word, String::new(), chapter * 20 + number));
+        }
+        cluster.settle();
+        cluster.advance(Duration::from_millis(700));
+    }
+    cluster.settle();
+}
+
+/// What the store has for each word.
+fn counted(cluster: &mut TestCluster) -> BTreeMap<String, i64> {
+    let all = (0..17).map(|number| format!("w{number}"));
+    let found = all.filter_map(|word| Some((word.clone(), cluster.look_up("count", Utf8, I64Be, &word)?)));
+    found.collect()
+}
+
+fn expected(chapters: i64) -> BTreeMap<String, i64> {
+    let mut counts = BTreeMap::new();
+    for chapter in 0..chapters {
+        for number in 0..20 {
+            *counts.entry(format!("w{}", (number + chapter) % 17)).or_default() += 1;
+        }
+    }
+    counts
+}
+
+fn tasks() -> [TaskId; 2] {
+    [0, 1].map(|partition| TaskId {
+        sub_topology: 0,
+        partition,
+    })
+}
+
+fn pointer(world: &World, task: TaskId) -> Pointer {
+    let input = crate::ids::TopicPartition::new("words", task.partition);
+    let committed = world
+        .outside
+        .committed(APPLICATION, &[input])
+        .expect("nothing is pending");
+    let committed = committed.into_iter().next().flatten().expect("offsets are committed");
+    Pointer::from_metadata(&committed.metadata).expect("a pointer")
+}
+
+#[test]
+fn a_host_without_a_disk_gets_its_state_from_the_object_store() {
+    for durability in STRATEGIES {
+        let mut cluster = cluster(durability);
+        count(&mut cluster, 0..6);
+        cluster.crash(0);
+        cluster.lose_disk(0);
+        cluster.restart(0);
+        count(&mut cluster, 6..7);
+        assert_eq!(counted(&mut cluster), expected(7), "{durability:?}");
+        let counters = cluster.world().counters(0);
+        assert!(counters.restored_bytes.get() > 0, "{durability:?}");
+        assert_eq!(counters.opened_rebuilt.get(), 2, "{durability:?}");
+    }
+}
+
+#[test]
+fn a_host_with_its_disk_fetches_nothing() {
+    for durability in STRATEGIES {
+        let mut cluster = cluster(durability);
+        count(&mut cluster, 0..6);
+        cluster.stop(0);
+        cluster.restart(0);
+        cluster.settle();
+        let counters = cluster.world().counters(0);
+        assert_eq!(
+            (counters.restored_bytes.get(), counters.opened_current.get()),
+            (0, 2),
+            "{durability:?}"
+        );
+    }
+}
+
+#[test]
+fn with_snapshots_alone_there_are_no_changelog_topics_and_with_both_they_are_trimmed() {
+    use crate::log::Log;
+    let changelog = crate::ids::TopicPartition::new("test-count-changelog", 0);
+    let timeout = Duration::from_secs(1);
+    let mut cluster_of_one = cluster(Durability::Snapshot);
+    count(&mut cluster_of_one, 0..3);
+    let admin = cluster_of_one.world().log.admin();
+    assert!(admin.topic(&changelog.topic, timeout).expect("an answer").is_none());
+    let mut cluster_of_both = cluster(Durability::ChangelogAndSnapshot);
+    count(&mut cluster_of_both, 0..12);
+    cluster_of_both.advance(Duration::from_secs(60));
+    count(&mut cluster_of_both, 12..24);
+    cluster_of_both.advance(Duration::from_secs(60));
+    let marks = cluster_of_both
+        .world()
+        .log
+        .admin()
+        .watermarks(&changelog, timeout)
+        .expect("an answer");
+    assert!(0 < marks.low && marks.low < marks.high, "{marks:?}");
+}
+
+#[test]
+fn while_the_object_store_is_away_nothing_is_lost_and_with_changelogs_nothing_waits() {
+    let mut with_changelogs = cluster(Durability::ChangelogAndSnapshot);
+    let mut without = cluster(Durability::Snapshot);
+    for cluster in [&mut with_changelogs, &mut without] {
+        count(cluster, 0..3);
+        cluster.read(&counts());
+        cluster
+            .world()
+            .store
+            .as_ref()
+            .expect("a store")
+            .go_away(Duration::from_secs(3_600));
+        cluster.pipe(&words(), Record::new("w1".to_owned(), String::new(), 1_000));
+        cluster.advance(Duration::from_secs(20));
+    }
+    assert_eq!(with_changelogs.read(&counts()).len(), 1);
+    assert_eq!(without.read(&counts()).len(), 0, "it is not committed yet");
+    let counters = without.world().counters(0);
+    assert!(counters.aborts.get() > 0 && counters.degraded.get() == 1);
+    without.world().store.as_ref().expect("a store").mend();
+    without.settle();
+    without.advance(Duration::from_secs(20));
+    assert_eq!(without.read(&counts()).len(), 1);
+    assert_eq!(without.world().counters(0).degraded.get(), 0);
+}
+
+/// All that the committed state of a task refers to, found out without the collector's own code.
+fn referenced(world: &World, task: TaskId) -> BTreeSet<String> {
+    let store = world.rebuilder().expect("a store").store;
+    let mut referenced = BTreeSet::new();
+    let pointer = pointer(world, task);
+    let mut manifest = |id: SnapshotId| {
+        let bytes = store.read(&id.manifest(task)).expect("a retained manifest is there");
+        let manifest = Manifest::from_json(&bytes, "a manifest").expect("it is whole");
+        referenced.insert(manifest.object());
+        referenced.extend(manifest.files.iter().map(|file| file.object.clone()));
+        manifest
+    };
+    let base = manifest(pointer.state.base.expect("a base"));
+    let older: Vec<Manifest> = base.history.iter().map(|older| manifest(older.id)).collect();
+    let oldest = older.last().unwrap_or(&base).epoch();
+    let newest = pointer.state.increment.iter();
+    let between = std::iter::once(&base)
+        .chain(&older)
+        .flat_map(|manifest| &manifest.increments);
+    let needed = newest.chain(between).filter(|increment| increment.epoch > oldest);
+    referenced.extend(needed.map(|increment: &IncrementRef| increment.pack.object()));
+    referenced
+}
+
+#[test]
+fn what_nobody_refers_to_goes_after_the_grace_and_what_is_referred_to_stays() {
+    for durability in STRATEGIES {
+        let mut cluster = cluster(durability).instances(2);
+        for round in 0..4 {
+            count(&mut cluster, round * 5..round * 5 + 5);
+            let instance = (round % 2) as usize;
+            cluster.crash(instance);
+            cluster.lose_disk(instance);
+            cluster.restart(instance);
+            cluster.settle();
+        }
+        // The pointers move to bases that hold everything, and what they have left behind grows old.
+        for _ in 0..3 {
+            cluster.advance(Duration::from_secs(60));
+            cluster.settle();
+        }
+        let world = cluster.world();
+        let referenced: BTreeSet<String> = tasks().into_iter().flat_map(|task| referenced(world, task)).collect();
+        let there = world.store.as_ref().expect("a store").objects();
+        let there: BTreeSet<String> = there.into_iter().map(|blob| blob.name).collect();
+        let missing: Vec<_> = referenced.difference(&there).collect();
+        assert!(missing.is_empty(), "{durability:?}: {missing:?}");
+        let left: Vec<_> = there.difference(&referenced).collect();
+        assert!(left.is_empty(), "{durability:?}: {left:?}");
+        let packs = there.iter().filter(|name| name.starts_with(PACKS_FOLDER)).count();
+        assert_eq!(
+            durability == Durability::ChangelogAndSnapshot,
+            packs == 0,
+            "{packs} packs"
+        );
+    }
+}
+
+/// What a restore comes to after one object was damaged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Outcome {
+    Exact,
+    Loud(&'static str),
+}
+
+fn code(error: &NotOpened) -> &'static str {
+    match error {
+        NotOpened::Refused(error) => error.code(),
+        other => panic!("it is neither exact nor loud: {other:?}"),
+    }
+}
+
+#[test]
+fn damage_to_any_single_object_is_mended_exactly_or_told_loudly() {
+    type Damage = (&'static str, fn(&mut Option<Vec<u8>>));
+    let kinds: [Damage; 4] = [
+        ("missing", |object| *object = None),
+        ("truncated", |object| {
+            let bytes = object.as_mut().expect("an object");
+            bytes.truncate(bytes.len() / 2);
+        }),
+        ("flipped", |object| {
+            let bytes = object.as_mut().expect("an object");
+            let at = bytes.len() / 3;
+            bytes[at] ^= 1;
+        }),
+        ("empty", |object| *object = Some(Vec::new())),
+    ];
+    for durability in STRATEGIES {
+        let mut cluster = cluster(durability).settings(|settings: &mut InstanceSettings| {
+            // Long enough for a chain that has both several bases and increments after the last one.
+            settings.snapshots.limits.interval = Duration::from_secs(2);
+        });
+        count(&mut cluster, 0..14);
+        let world = cluster.world();
+        let rebuilder = world.rebuilder().expect("a store");
+        let store = world.store.clone().expect("a store");
+        let stores = &world.site.topology.plan().sub_topologies[0].stores;
+        let rebuild = |task: TaskId| {
+            let inputs = vec![crate::ids::TopicPartition::new("words", task.partition)];
+            rebuilder.rebuild(task, inputs, stores)
+        };
+        let whole: Vec<_> = tasks()
+            .into_iter()
+            .map(|task| rebuild(task).expect("it is whole"))
+            .collect();
+        let mut seen: BTreeMap<(&str, Outcome), usize> = BTreeMap::new();
+        for blob in store.objects() {
+            for (kind, damage) in kinds {
+                let mut before = None;
+                store.change(&blob.name, |object| {
+                    before.clone_from(object);
+                    damage(object);
+                });
+                for (task, whole) in tasks().into_iter().zip(&whole) {
+                    let outcome = match rebuild(task) {
+                        Ok(rebuilt) => {
+                            let (rebuilt, whole) = (rebuilt.as_ref(), whole.as_ref());
+                            let same = rebuilt.map(|(_, stores)| stores) == whole.map(|(_, stores)| stores);
+                            assert!(same, "{durability:?}: {} {kind}: wrong state", blob.name);
+                            Outcome::Exact
+                        }
+                        Err(error) => Outcome::Loud(code(&error)),
+                    };
+                    *seen.entry((class(&blob.name), outcome)).or_default() += 1;
+                }
+                store.put_back(&blob.name, before);
+            }
+        }
+        let loud: BTreeSet<&str> = seen
+            .keys()
+            .filter_map(|(class, outcome)| (*outcome != Outcome::Exact).then_some(*class))
+            .collect();
+        let expected = match durability {
+            Durability::Snapshot => BTreeSet::from(["increment"]),
+            _ => BTreeSet::new(),
+        };
+        assert_eq!(loud, expected, "{durability:?}: {seen:?}");
+        for class in ["manifest", "file"] {
+            assert!(seen.contains_key(&(class, Outcome::Exact)), "{durability:?}: {seen:?}");
+        }
+        eprintln!("{durability:?}: {seen:?}");
+    }
+}
+
+fn class(name: &str) -> &'static str {
+    match name {
+        name if name.starts_with(PACKS_FOLDER) => "increment",
+        name if name.contains("/manifests/") => "manifest",
+        _ => "file",
+    }
+}
+
+#[test]
+fn another_strategy_than_the_one_that_wrote_the_state_is_refused() {
+    let mut cluster = cluster(Durability::Snapshot);
+    count(&mut cluster, 0..2);
+    cluster.stop(0);
+    cluster.world().site.settings.durability = Durability::ChangelogAndSnapshot;
+    cluster.restart(0);
+    match cluster.failure() {
+        Some(InstanceError::Worker(error @ WorkerError::StrategyChanged { .. })) => {
+            assert_eq!(error.code(), "TG4010");
+        }
+        other => panic!("{other:?}"),
+    }
+}
