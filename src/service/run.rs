@@ -10,11 +10,14 @@ use super::embedded::embedded_log;
 use super::error::ServiceError;
 use super::monitor::{Monitor, MonitorSettings};
 use super::observed::{Health, Observed, Restore};
-use crate::instance::{Instance, InstanceHandle};
+use crate::blob::BlobStore;
+use crate::blob::metrics::BlobMetrics;
+use crate::blob::object::ObjectBlobs;
+use crate::instance::{Instance, InstanceError, InstanceHandle, Ports};
 use crate::log::Log;
 use crate::log::embedded::EmbeddedSettings;
 use crate::log::kafka::{KafkaLog, KafkaSettings};
-use crate::metrics::Source;
+use crate::metrics::{Sample, Source};
 use crate::time::{Clock, SystemClock};
 use crate::topology::Topology;
 
@@ -32,6 +35,8 @@ pub fn run_topology(name: &str, topology: Topology, configuration: &Configuratio
     let monitor = Monitor::start(&MonitorSettings::from(settings))?;
     let log = open_log(name, &topology, configuration, &clock)?;
     let instance_settings = settings.instance_settings(name);
+    let blob_metrics = Arc::new(BlobMetrics::default());
+    let blobs = open_blobs(&instance_settings.application_id, configuration, &blob_metrics)?;
     let (application_id, workers) = (instance_settings.application_id.clone(), instance_settings.workers);
     info!(
         topology = name,
@@ -40,9 +45,38 @@ pub fn run_topology(name: &str, topology: Topology, configuration: &Configuratio
         version = env!("CARGO_PKG_VERSION"),
         "starting"
     );
-    let instance = Instance::start(Arc::new(topology), instance_settings, log, clock).map_err(ServiceError::start)?;
+    let instance = Instance::start(Arc::new(topology), instance_settings, Ports { log, blobs, clock });
+    let instance = instance.map_err(ServiceError::start)?;
     info!(topology = name, application_id, "started");
-    supervise(monitor, instance)
+    supervise(monitor, Service { instance, blob_metrics })
+}
+
+/// Opens the object store that the configuration names, where the strategy needs one.
+///
+/// # Errors
+/// [`ServiceError::Start`] where it cannot be used.
+fn open_blobs(
+    application_id: &str,
+    configuration: &Configuration,
+    metrics: &Arc<BlobMetrics>,
+) -> Result<Option<Arc<dyn BlobStore>>, ServiceError> {
+    let settings = configuration.settings();
+    if !settings.durability().has_snapshots() {
+        return Ok(None);
+    }
+    let url = format!(
+        "{}/{application_id}",
+        settings
+            .snapshot
+            .url
+            .as_deref()
+            .unwrap_or_default()
+            .trim_end_matches('/')
+    );
+    let (options, limits) = (settings.snapshot.s3_options(), settings.snapshot.limits());
+    let blobs = ObjectBlobs::open(&url, &options, limits, Arc::clone(metrics));
+    let blobs = blobs.map_err(|error| ServiceError::start(InstanceError::ObjectStore(error)))?;
+    Ok(Some(blobs))
 }
 
 /// Connects to the log that the configuration names. With the embedded one, creates the topics of `topology`.
@@ -107,6 +141,21 @@ trait Running: Observed + 'static {
     fn join(self) -> Result<(), ServiceError>;
 }
 
+/// An instance and what else there is to observe.
+struct Service {
+    instance: InstanceHandle,
+    blob_metrics: Arc<BlobMetrics>,
+}
+
+/// The metrics of several sources.
+struct Sources([Arc<dyn Source>; 2]);
+
+impl Source for Sources {
+    fn samples(&self, out: &mut Vec<Sample>) {
+        self.0.iter().for_each(|source| source.samples(out));
+    }
+}
+
 impl Observed for InstanceHandle {
     fn metrics(&self) -> Arc<dyn Source> {
         InstanceHandle::metrics(self)
@@ -128,17 +177,28 @@ impl Observed for InstanceHandle {
     }
 }
 
-impl Running for InstanceHandle {
+impl Observed for Service {
+    fn metrics(&self) -> Arc<dyn Source> {
+        let blobs = Arc::<BlobMetrics>::clone(&self.blob_metrics);
+        Arc::new(Sources([self.instance.metrics(), blobs]))
+    }
+
+    fn health(&self) -> Health {
+        self.instance.health()
+    }
+}
+
+impl Running for Service {
     fn stop(&self) {
-        InstanceHandle::stop(self);
+        self.instance.stop();
     }
 
     fn is_finished(&self) -> bool {
-        InstanceHandle::is_finished(self)
+        self.instance.is_finished()
     }
 
     fn join(self) -> Result<(), ServiceError> {
-        InstanceHandle::join(self).map_err(ServiceError::stopped)
+        self.instance.join().map_err(ServiceError::stopped)
     }
 }
 

@@ -13,6 +13,7 @@ impl Configuration {
     pub fn check_complete(&self) -> Result<(), ConfigErrors> {
         let mut errors = self.missing();
         errors.extend(self.interval_conflict());
+        errors.extend(self.snapshot_conflicts());
         errors.extend(self.reserved_client_options());
         if errors.is_empty() {
             Ok(())
@@ -90,6 +91,12 @@ impl Configuration {
                 no_identity,
             ),
             (
+                settings.durability().has_snapshots(),
+                settings.snapshot.url.is_none(),
+                "snapshot.url",
+                "durability asks for snapshots, which need a place",
+            ),
+            (
                 with_dead_letters,
                 settings.errors.dead_letter_topic.is_none(),
                 "errors.dead_letter_topic",
@@ -113,6 +120,47 @@ impl Configuration {
             keys: format!("commit.interval = {interval} and kafka.transaction_timeout = {timeout}"),
             reason: "the time-out must be at least twice the interval, else the broker aborts transactions before they are committed".to_owned(),
         })
+    }
+
+    /// What the times of snapshots must be to each other.
+    fn snapshot_conflicts(&self) -> Vec<ConfigError> {
+        let settings = self.settings();
+        if !settings.durability().has_snapshots() {
+            return Vec::new();
+        }
+        let (snapshot, transaction) = (&settings.snapshot, settings.kafka.transaction_timeout);
+        let rules = [
+            (
+                settings.durability().has_packs() && snapshot.persist_timeout.0 >= transaction.0,
+                format!(
+                    "snapshot.persist_timeout = {} and kafka.transaction_timeout = {transaction}",
+                    snapshot.persist_timeout
+                ),
+                "increments are stored before the transaction ends, so the first must be shorter",
+            ),
+            (
+                snapshot.grace.0 < transaction.0 * 4,
+                format!(
+                    "snapshot.grace = {} and kafka.transaction_timeout = {transaction}",
+                    snapshot.grace
+                ),
+                "what a transaction is about to name must not be deleted before it ends, so the first must be four times the second or more",
+            ),
+            (
+                snapshot.request_timeout.0 > snapshot.call_timeout.0,
+                format!(
+                    "snapshot.request_timeout = {} and snapshot.call_timeout = {}",
+                    snapshot.request_timeout, snapshot.call_timeout
+                ),
+                "a call consists of attempts, so it must not be shorter than one of them",
+            ),
+        ];
+        let broken = rules.into_iter().filter(|(is_broken, ..)| *is_broken);
+        let conflict = |(_, keys, reason): (bool, String, &str)| ConfigError::Conflict {
+            keys,
+            reason: reason.to_owned(),
+        };
+        broken.map(conflict).collect()
     }
 
     fn reserved_client_options(&self) -> Vec<ConfigError> {

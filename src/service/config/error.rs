@@ -89,18 +89,6 @@ pub enum ConfigError {
         /// Why it is needed, and how to do without it.
         reason: String,
     },
-    /// A later version will take this value.
-    #[error("{} = {value} ({origin}) is not available yet; this version takes {expected}", .origin.spelling(.key))]
-    NotYet {
-        /// Full name of the option.
-        key: String,
-        /// Where it was set.
-        origin: Origin,
-        /// The value.
-        value: String,
-        /// What this version takes.
-        expected: String,
-    },
     /// Options that are right by themselves do not go together.
     #[error("{keys} do not go together: {reason}")]
     Conflict {
@@ -136,7 +124,6 @@ impl Coded for ConfigError {
             ConfigError::Unreadable { .. } => "TG5003",
             ConfigError::Syntax { .. } => "TG5004",
             ConfigError::Missing { .. } => "TG5005",
-            ConfigError::NotYet { .. } => "TG5006",
             ConfigError::Conflict { .. } => "TG5007",
             ConfigError::Malformed { .. } => "TG5008",
         }

@@ -51,8 +51,6 @@ pub enum Kind {
     Choice {
         /// The words.
         words: &'static [&'static str],
-        /// Words that a later version will take.
-        later: &'static [&'static str],
     },
     /// A table of whatever the topology takes.
     Parameters,
@@ -70,8 +68,6 @@ pub enum Kind {
 pub enum Refusal {
     /// It is something else; the text says what is expected.
     Expected(String),
-    /// A later version will take it; the text says what this one takes.
-    Later(String),
 }
 
 /// Longest duration that any option takes: a hundred years, far from overflow.
@@ -202,8 +198,8 @@ impl Kind {
                 .map(Value::from)
                 .ok_or_else(expected),
             Kind::LogFilter => text.filter(|t| is_log_filter(t)).map(Value::from).ok_or_else(expected),
-            Kind::Choice { words, later } => choice(value, words, later),
-            Kind::ChoiceByNode { words } => choice(value, words, &[]),
+            Kind::Choice { words } => choice(value, words),
+            Kind::ChoiceByNode { words } => choice(value, words),
             Kind::ClientOptions => match value {
                 Value::String(text) => Ok(Value::from(text.as_str())),
                 Value::Bool(_) | Value::Number(_) => Ok(Value::from(value.to_string())),
@@ -218,17 +214,12 @@ impl Kind {
     }
 }
 
-fn choice(value: &Value, words: &[&str], later: &[&str]) -> Result<Value, Refusal> {
+fn choice(value: &Value, words: &[&str]) -> Result<Value, Refusal> {
     let text = value.as_str().unwrap_or_default();
     if words.contains(&text) {
         return Ok(Value::from(text));
     }
-    let expected = format!("one of {}", words.join(", "));
-    Err(if later.contains(&text) {
-        Refusal::Later(expected)
-    } else {
-        Refusal::Expected(expected)
-    })
+    Err(Refusal::Expected(format!("one of {}", words.join(", "))))
 }
 
 /// A name becomes part of topics such as `<name>-<store>-changelog`, which may have 249 characters.

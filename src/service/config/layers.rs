@@ -229,12 +229,6 @@ impl Layers {
                 self.values.insert((option.name, key), effective);
             }
             Err(Refusal::Expected(expected)) => self.refuse(option, &key, value, expected, origin),
-            Err(Refusal::Later(expected)) => self.errors.push(ConfigError::NotYet {
-                key: full_name(option, &key),
-                origin: origin.clone(),
-                value: value.to_string(),
-                expected,
-            }),
         }
     }
 

@@ -37,7 +37,7 @@ const fn size(min_bytes: u64) -> Kind {
 }
 
 const fn choice(words: &'static [&'static str]) -> Kind {
-    Kind::Choice { words, later: &[] }
+    Kind::Choice { words }
 }
 
 const MIB: u64 = 1 << 20;
@@ -66,12 +66,9 @@ pub const OPTIONS: &[OptionSpec] = &[
     ),
     option(
         "durability",
-        Kind::Choice {
-            words: &["changelog"],
-            later: &["snapshot", "changelog+snapshot"],
-        },
+        choice(&["changelog", "snapshot", "changelog+snapshot"]),
         Some("\"changelog\""),
-        "What makes state durable. changelog: compacted changelog topics, written in the transaction. Snapshots in an object store come with a later version.",
+        "What makes state durable. changelog: compacted changelog topics, written in the transaction. snapshot: each commit's changes in one object of an object store, stored before the transaction commits, and base snapshots now and then; no changelog topics. changelog+snapshot: changelog topics that are trimmed behind base snapshots. The last two need snapshot.url. It cannot be changed once the application has state.",
     ),
     option(
         "application.id",
@@ -242,6 +239,132 @@ pub const OPTIONS: &[OptionSpec] = &[
         duration(SECOND, 24 * HOUR),
         Some("\"30s\""),
         "How often records of repartition topics that have been processed are deleted.",
+    ),
+    option(
+        "snapshot.url",
+        Kind::Text,
+        None,
+        "Where snapshots are kept: s3://bucket/folder, or file:///directory. The application's own folder is made in it. Needed unless durability is changelog.",
+    ),
+    option(
+        "snapshot.interval",
+        duration(1, 24 * HOUR),
+        Some("\"60s\""),
+        "Time between two base snapshots of a task while its state changes. Shorter: a shorter chain of increments or tail of the changelog to be read in a restore, and more requests. Never changes results.",
+    ),
+    option(
+        "snapshot.chain_objects",
+        Kind::Integer {
+            min: 1,
+            max: 100_000,
+            unit: "objects",
+        },
+        Some("1000"),
+        "A base snapshot is made early when so many increments have been stored since the last one. With durability = \"snapshot\" only.",
+    ),
+    option(
+        "snapshot.chain_size",
+        size(MIB),
+        Some("\"256MiB\""),
+        "The same by their size.",
+    ),
+    option(
+        "snapshot.keep",
+        Kind::Integer {
+            min: 1,
+            max: 1000,
+            unit: "snapshots",
+        },
+        Some("3"),
+        "Base snapshots that are kept of each task. With more of them a restore survives more damage in the store, and changelogs are trimmed less far.",
+    ),
+    option(
+        "snapshot.grace",
+        duration(MINUTE, 30 * 24 * HOUR),
+        Some("\"30m\""),
+        "How long an object stays that nobody refers to any more. Longer than any restore, and than twice the time that a base snapshot takes; far longer than the clocks of the hosts differ.",
+    ),
+    option(
+        "snapshot.persist_timeout",
+        duration(10, HOUR),
+        Some("\"5s\""),
+        "A commit whose increments are not stored within this time is aborted and redone; it ends before kafka.transaction_timeout. With durability = \"snapshot\" only.",
+    ),
+    option(
+        "snapshot.collect_interval",
+        duration(SECOND, 24 * HOUR),
+        Some("\"10m\""),
+        "How often each worker looks for objects of its tasks that nobody refers to any more, and deletes them.",
+    ),
+    option(
+        "snapshot.request_timeout",
+        duration(10, HOUR),
+        Some("\"2s\""),
+        "One attempt of one request to the object store may take this long, and a part of an upload 8 MiB.",
+    ),
+    option(
+        "snapshot.call_timeout",
+        duration(10, HOUR),
+        Some("\"4s\""),
+        "All attempts of one call on the object store may take this long together.",
+    ),
+    option(
+        "snapshot.concurrency",
+        Kind::Integer {
+            min: 1,
+            max: 256,
+            unit: "requests",
+        },
+        Some("8"),
+        "Requests to the object store at the same time. A restore holds so many pieces of 8 MiB in memory.",
+    ),
+    option(
+        "snapshot.upload_rate",
+        size(0),
+        Some("\"0B\""),
+        "Bytes per second that base snapshots upload, at most. 0B: no bound. Increments are not held back by it.",
+    ),
+    option(
+        "snapshot.download_rate",
+        size(0),
+        Some("\"0B\""),
+        "Bytes per second that restores download, at most. 0B: no bound.",
+    ),
+    option(
+        "snapshot.s3.endpoint",
+        Kind::Text,
+        None,
+        "Address of an S3-compatible server, for example http://localhost:7070. Unset: Amazon's.",
+    ),
+    option(
+        "snapshot.s3.region",
+        Kind::Text,
+        None,
+        "Region of the bucket. Unset: that of the environment (AWS_REGION).",
+    ),
+    option(
+        "snapshot.s3.access_key",
+        Kind::Text,
+        None,
+        "Access key. Unset, with the secret key: what the environment, the instance's role or its web identity gives.",
+    ),
+    option(
+        "snapshot.s3.secret_key",
+        Kind::Secret,
+        None,
+        "Secret key. Better set by the environment than in a file.",
+    ),
+    option(
+        "snapshot.s3.allow_http",
+        Kind::Boolean,
+        Some("false"),
+        "Allows an endpoint without TLS.",
+    ),
+    option(
+        "snapshot.s3.virtual_hosted",
+        Kind::Boolean,
+        Some("false"),
+        "Puts the bucket's name into the host's name, as some servers want it, in place of the path.",
     ),
     option(
         "state.dir",

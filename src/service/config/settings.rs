@@ -7,10 +7,15 @@ use serde::Deserialize;
 
 use super::secret::{ClientOptions, Secret};
 use super::size::ByteSize;
-use crate::instance::{Backend, Guarantee, InstanceSettings, StateSettings};
+use crate::blob::BlobLimits;
+use crate::blob::object::S3Options;
+use crate::durability::Durability;
+use crate::durability::snapshot::{ChainLimits, Retention};
+use crate::instance::{Backend, Guarantee, InstanceSettings, SMALL_FILE_BYTES, StateSettings};
 use crate::operators::OnError;
 use crate::time::HumanDuration;
 use crate::topology::Parameters;
+use crate::worker::SnapshotSettings;
 
 /// All options. Each field is documented in the table of options (`tidegate config reference`).
 #[derive(Clone, Debug, Deserialize)]
@@ -27,6 +32,7 @@ pub struct Settings {
     pub kafka: KafkaSection,
     pub embedded: EmbeddedSection,
     pub topics: TopicsSection,
+    pub snapshot: SnapshotSection,
     pub state: StateSection,
     pub limits: LimitsSection,
     pub tasks: TasksSection,
@@ -84,6 +90,32 @@ sections! {
     EmbeddedSection { enabled: bool, dir: Option<PathBuf>, partitions: i32 }
     /// `[topics]`
     TopicsSection { replication_factor: Option<i32>, purge_interval: HumanDuration }
+    /// `[snapshot]`
+    SnapshotSection {
+        url: Option<String>,
+        interval: HumanDuration,
+        chain_objects: usize,
+        chain_size: ByteSize,
+        keep: usize,
+        grace: HumanDuration,
+        persist_timeout: HumanDuration,
+        collect_interval: HumanDuration,
+        request_timeout: HumanDuration,
+        call_timeout: HumanDuration,
+        concurrency: usize,
+        upload_rate: ByteSize,
+        download_rate: ByteSize,
+        s3: S3Section,
+    }
+    /// `[snapshot.s3]`
+    S3Section {
+        endpoint: Option<String>,
+        region: Option<String>,
+        access_key: Option<String>,
+        secret_key: Option<Secret>,
+        allow_http: bool,
+        virtual_hosted: bool,
+    }
     /// `[state]`
     StateSection {
         dir: PathBuf,
@@ -179,7 +211,54 @@ impl From<BackendSetting> for Backend {
     }
 }
 
+impl SnapshotSection {
+    fn settings(&self) -> SnapshotSettings {
+        SnapshotSettings {
+            limits: ChainLimits {
+                interval: self.interval.0,
+                max_objects: self.chain_objects,
+                max_bytes: self.chain_size.0,
+            },
+            retention: Retention {
+                keep: self.keep,
+                grace: self.grace.0,
+            },
+            persist_timeout: self.persist_timeout.0,
+            small_file_bytes: SMALL_FILE_BYTES,
+            collect_interval: self.collect_interval.0,
+        }
+    }
+
+    /// Bounds of the calls on the object store.
+    pub fn limits(&self) -> BlobLimits {
+        BlobLimits {
+            request_timeout: self.request_timeout.0,
+            call_timeout: self.call_timeout.0,
+            concurrency: self.concurrency,
+            upload_bytes_per_second: self.upload_rate.0,
+            download_bytes_per_second: self.download_rate.0,
+        }
+    }
+
+    /// How an S3-compatible server is reached.
+    pub fn s3_options(&self) -> S3Options {
+        S3Options {
+            endpoint: self.s3.endpoint.clone(),
+            region: self.s3.region.clone(),
+            access_key: self.s3.access_key.clone(),
+            secret_key: self.s3.secret_key.as_ref().map(|secret| secret.expose().to_owned()),
+            allow_http: self.s3.allow_http,
+            virtual_hosted: self.s3.virtual_hosted,
+        }
+    }
+}
+
 impl Settings {
+    /// The strategy that is set; the table of options lets no other word through.
+    pub fn durability(&self) -> Durability {
+        Durability::of_word(&self.durability).unwrap_or_default()
+    }
+
     /// What an instance of topology `topology` needs to know.
     pub fn instance_settings(&self, topology: &str) -> InstanceSettings {
         InstanceSettings {
@@ -187,6 +266,8 @@ impl Settings {
             instance_id: self.instance.id.clone(),
             workers: self.workers,
             guarantee: self.guarantee.into(),
+            durability: self.durability(),
+            snapshots: self.snapshot.settings(),
             commit_interval: self.commit.interval.0,
             overlay_max_bytes: self.limits.overlay.as_usize(),
             parked_max_bytes: self.limits.parked.as_usize(),

@@ -159,10 +159,6 @@ fn wrong_values_are_refused_with_key_value_and_what_is_expected() {
         assert!(refused.contains(expected), "{text}: {refused}");
     }
     assert_eq!(
-        load("durability = \"snapshot\"", &[], &[]).map_err(|e| e.code()).err(),
-        Some("TG5006")
-    );
-    assert_eq!(
         load("durability = \"paper\"", &[], &[]).map_err(|e| e.code()).err(),
         Some("TG5002")
     );
@@ -407,4 +403,26 @@ fn every_default_passes_its_own_check() {
         OPTIONS.iter().filter(|option| option.default.is_some()).count()
     );
     assert!(OptionSpec::named("durability").is_some_and(|option| option.default == Some("\"changelog\"")));
+}
+
+#[test]
+fn snapshots_need_a_place_and_times_that_go_together() {
+    let complaint = |text: &str| {
+        let embedded = format!("embedded.enabled = true\n{text}");
+        let loaded = load(&embedded, &[], &[]).expect("each option by itself is right");
+        loaded
+            .check_complete()
+            .err()
+            .map(|errors| errors.to_string())
+            .unwrap_or_default()
+    };
+    assert!(complaint("durability = \"snapshot\"").contains("snapshot.url"));
+    let placed = "durability = \"changelog+snapshot\"\nsnapshot.url = \"s3://bucket/folder\"\n";
+    assert_eq!(complaint(placed), "");
+    let short_grace = format!("{placed}kafka.transaction_timeout = \"10m\"");
+    assert!(complaint(&short_grace).contains("snapshot.grace"));
+    let slow = "durability = \"snapshot\"\nsnapshot.url = \"s3://bucket/folder\"\nsnapshot.persist_timeout = \"10s\"";
+    assert!(complaint(slow).contains("snapshot.persist_timeout"));
+    let attempts = format!("{placed}snapshot.request_timeout = \"1m\"");
+    assert!(complaint(&attempts).contains("snapshot.call_timeout"));
 }

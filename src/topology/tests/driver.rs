@@ -7,7 +7,7 @@ use crate::ids::StoreId;
 use crate::log::{BatchRun, RecordBatch};
 use crate::operators::{Failure, NodeCounts, OnError, Scope};
 use crate::record::{Headers, RecordRef};
-use crate::state::{SortedIncrement, StateBackend, StateMeta, StateResult, TaskState};
+use crate::state::{Checkpoint, SortedIncrement, StateBackend, StateError, StateMeta, StateResult, TaskState};
 use crate::time::Millis;
 use crate::topology::{Builder, Topic, TopicRef, Topology};
 
@@ -101,6 +101,14 @@ impl StateBackend for Nothing {
 
     fn meta(&self) -> StateResult<Option<StateMeta>> {
         Ok(None)
+    }
+
+    fn checkpoint(&self) -> StateResult<Box<dyn Checkpoint>> {
+        Err(StateError::Io {
+            path: "nothing".into(),
+            operation: "copied",
+            reason: "it holds nothing".into(),
+        })
     }
 
     fn size_bytes(&self) -> u64 {
