@@ -53,6 +53,14 @@ simulate: setup-build ## the engine while everything goes wrong that a seed deci
 	$(call build,simulate)
 	$(call run,simulate) $(call options,SEEDS FROM JOBS STRATEGY)
 
+.PHONY: invariance
+invariance: setup-build ## the same output and state under all strategies, intervals and numbers of workers and instances
+	cargo test --locked --workspace --test embedded -- --nocapture invariance
+
+.PHONY: damage
+damage: setup-build ## each object of a snapshot repository damaged in each way: recovery is exact, or loud
+	cargo test --locked --workspace --lib -- --nocapture damage_to_any_single_object
+
 .PHONY: planted
 planted: setup-build ## bugs on purpose, and how many seeds it takes to find each; SEEDS FROM BUG
 	$(call build,simulate) --features tidegate-integration-tests/planted

@@ -236,6 +236,12 @@ impl TestCluster {
         )
     }
 
+    /// A digest of all state: the same rows in the same stores give the same, whatever instance has them. Of each task it is the copy of
+    /// the latest epoch; after [`settle`](Self::settle) that is the committed one.
+    pub fn state_digest(&mut self) -> u64 {
+        self.world().state_digest()
+    }
+
     /// Starts an instance again that was stopped or crashed, on what its disk has.
     pub fn restart(&mut self, instance: usize) {
         self.world().start(instance);

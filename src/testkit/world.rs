@@ -414,4 +414,25 @@ impl World {
             .filter_map(|slot| slot.disk.read(task, StoreId(id as u16), key));
         copies.max_by_key(newest).and_then(|(_, value)| value)
     }
+
+    /// A digest of the rows of all stores, in order of task, store and key.
+    pub(super) fn state_digest(&self) -> u64 {
+        let mut digest = crc32fast::Hasher::new();
+        let mut rows: u32 = 0;
+        for task in self.tasks() {
+            let copies = self.slots.iter().filter_map(|slot| slot.disk.contents(task));
+            let Some((_, stores)) = copies.max_by_key(|(meta, _)| meta.epoch) else {
+                continue;
+            };
+            for (store, entries) in stores.iter().enumerate() {
+                for (key, value) in entries {
+                    rows += 1;
+                    digest.update(format!("{task} {store} {} {} ", key.len(), value.len()).as_bytes());
+                    digest.update(key);
+                    digest.update(value);
+                }
+            }
+        }
+        u64::from(digest.finalize()) << 32 | u64::from(rows)
+    }
 }

@@ -4,6 +4,7 @@ mod chaos;
 #[path = "../../../integration-tests/src/flights/evaluator.rs"]
 mod evaluator;
 mod instance;
+mod invariance;
 mod loading;
 mod records;
 mod results;
