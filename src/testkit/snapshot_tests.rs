@@ -191,6 +191,20 @@ fn referenced(world: &World, task: TaskId) -> BTreeSet<String> {
     referenced
 }
 
+/// The store has all that is referred to, and nothing else. Answers what it has.
+fn assert_holds_what_is_referred_to(cluster: &mut TestCluster) -> BTreeSet<String> {
+    let durability = cluster.setup.settings.durability;
+    let world = cluster.world();
+    let referenced: BTreeSet<String> = tasks().into_iter().flat_map(|task| referenced(world, task)).collect();
+    let there = world.store.as_ref().expect("a store").objects();
+    let there: BTreeSet<String> = there.into_iter().map(|blob| blob.name).collect();
+    let missing: Vec<_> = referenced.difference(&there).collect();
+    assert!(missing.is_empty(), "{durability:?}: {missing:?}");
+    let left: Vec<_> = there.difference(&referenced).collect();
+    assert!(left.is_empty(), "{durability:?}: {left:?}");
+    there
+}
+
 #[test]
 fn what_nobody_refers_to_goes_after_the_grace_and_what_is_referred_to_stays() {
     for durability in STRATEGIES {
@@ -208,14 +222,7 @@ fn what_nobody_refers_to_goes_after_the_grace_and_what_is_referred_to_stays() {
             cluster.advance(Duration::from_secs(60));
             cluster.settle();
         }
-        let world = cluster.world();
-        let referenced: BTreeSet<String> = tasks().into_iter().flat_map(|task| referenced(world, task)).collect();
-        let there = world.store.as_ref().expect("a store").objects();
-        let there: BTreeSet<String> = there.into_iter().map(|blob| blob.name).collect();
-        let missing: Vec<_> = referenced.difference(&there).collect();
-        assert!(missing.is_empty(), "{durability:?}: {missing:?}");
-        let left: Vec<_> = there.difference(&referenced).collect();
-        assert!(left.is_empty(), "{durability:?}: {left:?}");
+        let there = assert_holds_what_is_referred_to(&mut cluster);
         let packs = there.iter().filter(|name| name.starts_with(PACKS_FOLDER)).count();
         assert_eq!(
             durability == Durability::ChangelogAndSnapshot,
@@ -223,6 +230,38 @@ fn what_nobody_refers_to_goes_after_the_grace_and_what_is_referred_to_stays() {
             "{packs} packs"
         );
     }
+}
+
+#[test]
+fn after_an_hour_of_owners_that_move_and_crash_nothing_is_missing_and_nothing_is_left_over() {
+    let mut cluster = cluster(Durability::Snapshot).instances(3).settings(|settings| {
+        settings.snapshots.limits.interval = Duration::from_secs(20);
+    });
+    let mut chapter = 0;
+    while cluster.world().now() < Duration::from_secs(3_600) {
+        count(&mut cluster, chapter..chapter + 2);
+        let instance = (chapter / 2 % 3) as usize;
+        match chapter / 6 % 3 {
+            0 => cluster.crash(instance),
+            1 => cluster.stop(instance),
+            _ => {
+                cluster.crash(instance);
+                cluster.lose_disk(instance);
+            }
+        }
+        cluster.advance(Duration::from_secs(25));
+        cluster.restart(instance);
+        cluster.settle();
+        chapter += 2;
+    }
+    assert_eq!(counted(&mut cluster), expected(chapter));
+    for _ in 0..3 {
+        cluster.advance(Duration::from_secs(60));
+        cluster.settle();
+    }
+    assert_holds_what_is_referred_to(&mut cluster);
+    let collected = (0..3).map(|instance| cluster.world().counters(instance).objects_collected.get());
+    assert!(collected.sum::<u64>() > 0);
 }
 
 /// What a restore comes to after one object was damaged.

@@ -290,3 +290,18 @@ proptest! {
         prop_assert!(Manifest::from_json(&bytes, "m").is_err());
     }
 }
+
+/// Objects as version 0.1 wrote them.
+const PACK_1: &[u8] = include_bytes!("fixtures/pack-1.tgi");
+const MANIFEST_1: &[u8] = include_bytes!("fixtures/manifest-1.json");
+
+#[test]
+fn format_1_is_read_for_ever() {
+    assert_eq!(entries_of(&unpacked(PACK_1).expect("it unpacks")), some_entries());
+    let footer = footer(PACK_1).expect("a footer");
+    let task = footer.of(TASK).expect("the task is in it");
+    assert_eq!(task.meta("a.tgi"), Ok(meta(7)));
+    assert_eq!(task.links("a.tgi"), Ok(vec![increment_ref(6), increment_ref(5)]));
+    assert_eq!((footer.plan.as_str(), task.depth, task.chain_objects), ("beef", 6, 3));
+    assert_eq!(Manifest::from_json(MANIFEST_1, "m"), Ok(manifest()));
+}
