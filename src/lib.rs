@@ -2,7 +2,8 @@
 //!
 //! A program writes a *topology*: typed streams and tables between Kafka topics. As many instances of it as you like
 //! share the work through a consumer group, keep state in RocksDB next to the code, and commit output, input offsets and
-//! state in one Kafka transaction. This page is a tutorial; it knows that you may come from Kafka Streams.
+//! state in one Kafka transaction. State is made durable by changelog topics, by snapshots in an object store, or by both
+//! ([`durability`]). This page is a tutorial; it knows that you may come from Kafka Streams.
 //!
 //! # A topology
 //!
@@ -118,8 +119,9 @@
 //! - [`codec`]: formats, those of Kafka's own serializers among them.
 //! - [`testkit`]: tests of one's own topology, with several instances and crashes, without Kafka.
 //! - [`worker`]: the epoch, from the first record to the committed transaction.
+//! - [`durability`]: what a commit says about state, and the strategies; [`blob`]: the object store behind two of them.
 //! - `ARCHITECTURE.md` for the way through the code, `docs/protocol.md` for what is promised and why it holds,
-//!   `docs/operations.md` for running it.
+//!   `docs/repository.md` for what snapshots are made of, `docs/operations.md` for running it.
 #![deny(missing_docs)]
 #![cfg_attr(not(test), warn(clippy::unwrap_used))]
 
