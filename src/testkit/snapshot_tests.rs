@@ -264,6 +264,87 @@ fn after_an_hour_of_owners_that_move_and_crash_nothing_is_missing_and_nothing_is
     assert!(collected.sum::<u64>() > 0);
 }
 
+#[test]
+fn with_snapshots_alone_a_store_that_is_away_for_longer_than_a_restore_may_take_stops_nobody() {
+    let mut cluster = cluster(Durability::Snapshot).settings(|settings| {
+        settings.restore_timeout = Duration::from_secs(30);
+    });
+    count(&mut cluster, 0..3);
+    cluster.read(&counts());
+    cluster
+        .world()
+        .store
+        .as_ref()
+        .expect("a store")
+        .go_away(Duration::from_secs(600));
+    cluster.pipe(&words(), Record::new("w1".to_owned(), String::new(), 1_000));
+    cluster.advance(Duration::from_secs(600));
+    cluster.settle();
+    assert_eq!(cluster.read(&counts()).len(), 1);
+    // What was gone by while the store could not be asked is found again.
+    cluster.crash(0);
+    cluster.lose_disk(0);
+    cluster.restart(0);
+    cluster.settle();
+    assert_eq!(counted(&mut cluster).len(), 17);
+}
+
+fn refusal(cluster: &mut TestCluster) -> &'static str {
+    match cluster.failure() {
+        Some(InstanceError::Worker(error)) => error.code(),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Removes all objects whose names have a word in them.
+fn remove(cluster: &mut TestCluster, word: &str) {
+    let store = cluster.world().store.clone().expect("a store");
+    let names = store.objects().into_iter().map(|blob| blob.name);
+    names
+        .filter(|name| name.contains(word))
+        .for_each(|name| store.change(&name, |object| *object = None));
+}
+
+#[test]
+fn without_a_base_a_missing_increment_is_told_and_not_looked_for_for_ever() {
+    let mut cluster = cluster(Durability::Snapshot).settings(|settings| settings.snapshots.retention.keep = 1);
+    cluster.pipe(&words(), Record::new("w1".to_owned(), String::new(), 1));
+    cluster.settle();
+    cluster.crash(0);
+    cluster.lose_disk(0);
+    for word in ["increments/", "manifests/", "files/"] {
+        remove(&mut cluster, word);
+    }
+    cluster.restart(0);
+    assert_eq!(refusal(&mut cluster), "TG4009");
+}
+
+#[test]
+fn a_disk_that_is_behind_a_trimmed_changelog_is_not_taken_for_the_state_where_all_snapshots_are_gone() {
+    let mut cluster = cluster(Durability::ChangelogAndSnapshot).instances(2).partitions(1);
+    count(&mut cluster, 0..2);
+    let instance = (0..2).find(|slot| cluster.world().slots[*slot].disk.meta(tasks()[0]).is_some());
+    let owner = instance.expect("somebody has the task");
+    cluster.crash(owner);
+    for chapter in 2..14 {
+        count(&mut cluster, chapter..chapter + 1);
+        cluster.advance(Duration::from_secs(30));
+    }
+    let changelog = crate::ids::TopicPartition::new("test-count-changelog", 0);
+    use crate::log::Log;
+    let marks = cluster
+        .world()
+        .log
+        .admin()
+        .watermarks(&changelog, Duration::from_secs(1));
+    assert!(marks.expect("an answer").low > 0, "it is trimmed");
+    cluster.crash(1 - owner);
+    cluster.lose_disk(1 - owner);
+    remove(&mut cluster, "tasks/");
+    cluster.restart(owner);
+    assert_eq!(refusal(&mut cluster), "TG4007");
+}
+
 /// What a restore comes to after one object was damaged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Outcome {

@@ -15,7 +15,7 @@ use crate::task::{EpochEnd, Task};
 use crate::time::Millis;
 
 use super::background::ApplyJob;
-use super::snapshots::{FileHashes, PersistTask};
+use super::snapshots::{FileHashes, KnownIncrements, PersistTask};
 
 /// A task and how far it is.
 pub(super) enum Stage {
@@ -69,6 +69,7 @@ impl Drop for CancelOnDrop {
 /// A base snapshot that is being made.
 pub(super) struct Basing {
     pub(super) ticket: u64,
+    pub(super) increments: Arc<KnownIncrements>,
     /// Tells whoever makes it to give up.
     pub(super) _cancelled: CancelOnDrop,
 }
@@ -95,6 +96,8 @@ pub(super) struct Running {
     pub(super) hashes: Arc<FileHashes>,
     /// When its last base snapshot was begun, and the one that is being made.
     pub(super) based_at: Duration,
+    /// After an attempt that failed the next one comes no earlier.
+    pub(super) base_not_before: Duration,
     pub(super) base_began: Moment,
     pub(super) basing: Option<Basing>,
     /// How far its changelogs can be trimmed once a commit has named its base.

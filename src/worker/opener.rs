@@ -251,6 +251,10 @@ impl Opener {
                 Ok(found.pointer.is_some())
             }
             Durability::ChangelogAndSnapshot => match (&found.decision, &found.local) {
+                (Decision::Fresh, _) => {
+                    self.check_nothing_is_stored(found)?;
+                    Ok(false)
+                }
                 (Decision::Rebuild { .. }, _) => Ok(found
                     .pointer
                     .as_ref()

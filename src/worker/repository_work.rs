@@ -15,8 +15,8 @@ use super::background::{Chore, Done, Lane};
 use super::error::WorkerError;
 use super::held::{Basing, CancelOnDrop, Moment, SealedEpoch};
 use super::snapshots::{
-    Collect, CollectJob, Collection, Persist, PersistJob, Persisted, Repository, SnapshotError, SnapshotJob,
-    Snapshotted, Upload,
+    Collect, CollectJob, Collection, KnownIncrements, Persist, PersistJob, Persisted, Repository, SnapshotError,
+    SnapshotJob, Snapshotted, Upload,
 };
 use super::worker::{Phase, Worker};
 
@@ -152,6 +152,9 @@ impl Worker {
                 pack: persisted.pack.clone(),
             };
             chain.push(increment, bytes);
+            if let Some(basing) = &running.basing {
+                basing.increments.set(chain.increments(), chain.depth());
+            }
             // A base that was made since the seal is named by the next commit.
             epoch.state.increment = chain.state_ref().increment;
         }
@@ -249,7 +252,8 @@ impl Worker {
             stage.running().is_some_and(|running| {
                 let since = now.saturating_sub(running.based_at);
                 let chain = running.chain.as_ref();
-                running.confirmed.0 > 0 && chain.is_some_and(|chain| chain.wants_base(limits, since))
+                let may = running.confirmed.0 > 0 && running.base_not_before <= now;
+                may && chain.is_some_and(|chain| chain.wants_base(limits, since))
             })
         });
         let Some((&task, _)) = next else { return };
@@ -266,6 +270,8 @@ impl Worker {
             return;
         };
         let cancelled = Arc::new(AtomicBool::new(false));
+        let increments = Arc::new(KnownIncrements::default());
+        increments.set(chain.increments(), chain.depth());
         let job = SnapshotJob {
             task,
             lineage: running.task.lineage(),
@@ -275,8 +281,7 @@ impl Worker {
             plan,
             writer,
             parent: chain.base(),
-            increments: chain.increments_until(running.confirmed),
-            depth: chain.depth(),
+            increments: Arc::clone(&increments),
             cancelled: Arc::clone(&cancelled),
         };
         chain.begin_base();
@@ -287,6 +292,7 @@ impl Worker {
         };
         running.basing = Some(Basing {
             ticket,
+            increments,
             _cancelled: CancelOnDrop(cancelled),
         });
         self.work.basing = Some(task);
@@ -325,8 +331,8 @@ impl Worker {
             }
             Err(error) => {
                 chain.base_failed();
-                // Not at once again, however short the interval is.
-                running.based_at = now + RETRY;
+                // Not at once again, however short the interval or long the chain is.
+                running.base_not_before = now + RETRY;
                 self.metrics.snapshots_failed.add(1);
                 warn!(%task, code = error.code(), %error, "no base snapshot was made; it is tried again");
                 self.set_degraded(true);

@@ -239,6 +239,7 @@ impl Worker {
             chain: opened.chain,
             hashes: opened.hashes,
             based_at: self.clock.monotonic(),
+            base_not_before: Duration::ZERO,
             base_began: self.moment(),
             basing: None,
             trim: BTreeMap::new(),

@@ -3,8 +3,6 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use crate::ids::Epoch;
-
 use super::names::SnapshotId;
 use super::pack::MAX_LINKS;
 use super::reference::{IncrementRef, StateRef};
@@ -81,10 +79,9 @@ impl Chain {
         all.take(MAX_LINKS).cloned().collect()
     }
 
-    /// The increments after the base up to `epoch`, newest first.
-    pub fn increments_until(&self, epoch: Epoch) -> Vec<IncrementRef> {
-        let after = self.after_base.iter();
-        after.filter(|increment| increment.epoch <= epoch).cloned().collect()
+    /// The increments after the base, newest first.
+    pub fn increments(&self) -> Vec<IncrementRef> {
+        self.after_base.iter().cloned().collect()
     }
 
     /// How many increments there have been since the lineage began.
@@ -157,10 +154,12 @@ impl Chain {
         self.is_base_unnamed &= self.base != base;
     }
 
-    /// Whether it is time for a base, `since` the last one was begun.
+    /// Whether it is time for a base, `since` the last one was begun. The first one is not waited for: where there is a base, state is not
+    /// taken for new when the group has lost its offsets (invariant I14).
     pub fn wants_base(&self, limits: &ChainLimits, since: Duration) -> bool {
         let is_long = self.len() >= limits.max_objects || self.bytes() >= limits.max_bytes;
-        self.is_dirty && !self.is_base_unnamed && (is_long || since >= limits.interval)
+        let is_due = self.base.is_none() || is_long || since >= limits.interval;
+        self.is_dirty && !self.is_base_unnamed && is_due
     }
 }
 
@@ -168,6 +167,7 @@ impl Chain {
 mod tests {
     use super::super::names::{Attempt, PackId, WriterName};
     use super::*;
+    use crate::ids::Epoch;
 
     fn increment(epoch: u64) -> IncrementRef {
         IncrementRef {
@@ -196,7 +196,7 @@ mod tests {
         let mut chain = Chain::default();
         (1..=5).for_each(|epoch| chain.push(increment(epoch), 10));
         assert_eq!((chain.len(), chain.bytes(), chain.depth()), (5, 50, 5));
-        assert_eq!(epochs(&chain.increments_until(Epoch(3))), [3, 2, 1]);
+        assert_eq!(epochs(&chain.increments()), [5, 4, 3, 2, 1]);
         chain.add_base(base(3));
         assert_eq!((chain.len(), chain.bytes(), chain.depth()), (2, 20, 5));
         assert!(chain.has_unnamed_base());
@@ -237,8 +237,11 @@ mod tests {
         let mut chain = Chain::default();
         assert!(!chain.wants_base(&limits, late), "nothing was written");
         chain.push(increment(1), 10);
+        assert!(chain.wants_base(&limits, soon), "there is none yet");
+        chain.add_base(base(1));
+        chain.named(Some(base(1)));
         assert!(chain.wants_base(&limits, late) && !chain.wants_base(&limits, soon));
-        chain.push(increment(2), 990);
+        chain.push(increment(2), 1_000);
         assert!(chain.wants_base(&limits, soon), "it is long in bytes");
         chain.begin_base();
         assert!(!chain.wants_base(&limits, late), "one is being made");

@@ -91,7 +91,10 @@ pub struct PackedTask {
 }
 
 /// Packs increments.
-pub fn pack(plan: &str, increments: &[TaskIncrement<'_>]) -> Vec<u8> {
+///
+/// # Errors
+/// [`FormatError::Damaged`] where they cannot be compressed.
+pub fn pack(plan: &str, increments: &[TaskIncrement<'_>]) -> Result<Vec<u8>, FormatError> {
     let mut out = MAGIC.to_vec();
     let mut tasks = Vec::new();
     for increment in increments {
@@ -100,7 +103,7 @@ pub fn pack(plan: &str, increments: &[TaskIncrement<'_>]) -> Vec<u8> {
             encode_entry(store, key, value, &mut raw);
             entries += 1;
         });
-        let block = compressed(&raw);
+        let block = compressed(&raw)?;
         let cut = increment.meta.cut.iter();
         tasks.push(PackedTask {
             task: increment.task.to_string(),
@@ -127,12 +130,12 @@ pub fn pack(plan: &str, increments: &[TaskIncrement<'_>]) -> Vec<u8> {
         plan: plan.to_owned(),
         tasks,
     };
-    let footer = compressed(&serde_json::to_vec(&footer).unwrap_or_default());
+    let footer = compressed(&serde_json::to_vec(&footer).unwrap_or_default())?;
     out.extend_from_slice(&footer);
     out.extend_from_slice(&(footer.len() as u32).to_be_bytes());
     out.extend_from_slice(&crc32fast::hash(&footer).to_be_bytes());
     out.extend_from_slice(MAGIC);
-    out
+    Ok(out)
 }
 
 fn encode_entry(store: StoreId, key: &[u8], value: Option<&[u8]>, out: &mut Vec<u8>) {
@@ -148,9 +151,9 @@ fn encode_entry(store: StoreId, key: &[u8], value: Option<&[u8]>, out: &mut Vec<
     }
 }
 
-/// Compressing memory into memory does not fail but for want of memory.
-fn compressed(raw: &[u8]) -> Vec<u8> {
-    zstd::bulk::compress(raw, COMPRESSION_LEVEL).unwrap_or_default()
+fn compressed(raw: &[u8]) -> Result<Vec<u8>, FormatError> {
+    let compressed = zstd::bulk::compress(raw, COMPRESSION_LEVEL);
+    compressed.map_err(|error| FormatError::damaged("that is being packed", error.to_string()))
 }
 
 fn decompressed(bytes: &[u8], object: &str) -> Result<Vec<u8>, FormatError> {
@@ -159,7 +162,12 @@ fn decompressed(bytes: &[u8], object: &str) -> Result<Vec<u8>, FormatError> {
     let decoder = zstd::stream::read::Decoder::new(bytes).map_err(|error| damaged(error.to_string()))?;
     let read = decoder.take(MAX_UNPACKED_BYTES).read_to_end(&mut raw);
     read.map_err(|error| damaged(error.to_string()))?;
-    Ok(raw)
+    match raw.len() as u64 == MAX_UNPACKED_BYTES {
+        true => Err(damaged(format!(
+            "a part of it unpacks to {MAX_UNPACKED_BYTES} bytes or more"
+        ))),
+        false => Ok(raw),
+    }
 }
 
 /// What the end of a pack came to.
@@ -275,6 +283,7 @@ impl PackedTask {
         let raw = decompressed(block, object)?;
         let mut overlay = Overlay::new(&vec![false; stores.len()]);
         let mut rest = &raw[..];
+        let mut entries = 0;
         while !rest.is_empty() {
             let entry = split_entry(&mut rest).ok_or_else(|| damaged("a block ends early"))?;
             let store = *ids
@@ -284,8 +293,12 @@ impl PackedTask {
                 Some(value) => overlay.put(store, entry.key, value),
                 None => overlay.delete(store, entry.key),
             }
+            entries += 1;
         }
-        Ok(overlay)
+        match entries == self.entries {
+            true => Ok(overlay),
+            false => Err(damaged("a block has not as many entries as its footer says")),
+        }
     }
 }
 

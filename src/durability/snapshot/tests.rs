@@ -73,7 +73,7 @@ fn packed(entries: &Entries) -> Vec<u8> {
         depth: 6,
         after_base: (2, 300),
     };
-    pack("beef", &[increment])
+    pack("beef", &[increment]).expect("it is packed")
 }
 
 fn footer(bytes: &[u8]) -> Result<Footer, FormatError> {

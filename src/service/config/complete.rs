@@ -147,6 +147,14 @@ impl Configuration {
                 "what a transaction is about to name must not be deleted before it ends, so the first must be four times the second or more",
             ),
             (
+                snapshot.grace.0 < settings.kafka.session_timeout.0 * 2,
+                format!(
+                    "snapshot.grace = {} and kafka.session_timeout = {}",
+                    snapshot.grace, settings.kafka.session_timeout
+                ),
+                "an instance that stood still must have lost its tasks before what it was about to name is deleted, so the first must be twice the second or more",
+            ),
+            (
                 snapshot.request_timeout.0 > snapshot.call_timeout.0,
                 format!(
                     "snapshot.request_timeout = {} and snapshot.call_timeout = {}",

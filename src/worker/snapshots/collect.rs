@@ -12,7 +12,9 @@ use std::time::Duration;
 
 use crate::blob::BlobInfo;
 use crate::durability::Pointer;
-use crate::durability::snapshot::{IncrementRef, Manifest, PACKS_FOLDER, Retention, SnapshotId, old, task_folder};
+use crate::durability::snapshot::{
+    IncrementRef, Manifest, PACKS_FOLDER, Retention, SnapshotId, manifests_folder, old, task_folder,
+};
 use crate::ids::{Epoch, TaskId, TopicPartition};
 use crate::log::Log;
 use crate::planted::{Bug, planted};
@@ -113,7 +115,13 @@ impl Collect {
 
     /// Takes note of all that a task's committed state refers to.
     fn refer(&mut self, task: TaskId, pointer: Option<Pointer>) -> Result<(), SnapshotError> {
-        let Some(pointer) = pointer else { return Ok(()) };
+        let Some(pointer) = pointer else {
+            // Offsets that were deleted do not say that nothing is referred to.
+            return match self.repository.store.list(&manifests_folder(task))?.is_empty() {
+                true => Ok(()),
+                false => Err(SnapshotError::Cancelled),
+            };
+        };
         let mut oldest = Epoch(0);
         if let Some(base) = pointer.state.base {
             let manifest = self.repository.manifest(task, base)?;

@@ -60,12 +60,12 @@ impl SnapshotError {
 
     /// Whether an object is missing or wrong, so that another one may serve.
     pub(super) fn is_damage(&self) -> bool {
-        matches!(
-            self,
-            SnapshotError::Blob(BlobError::Missing { .. })
-                | SnapshotError::Object(_)
-                | SnapshotError::State(StateError::Corrupt { .. })
-        )
+        match self {
+            SnapshotError::Blob(BlobError::Missing { .. }) | SnapshotError::State(StateError::Corrupt { .. }) => true,
+            // What a later version wrote is whole, and an older one must not go by it.
+            SnapshotError::Object(error) => !matches!(error, FormatError::Newer { .. }),
+            _ => false,
+        }
     }
 }
 

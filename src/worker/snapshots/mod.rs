@@ -13,4 +13,4 @@ pub use error::SnapshotError;
 pub(super) use persist::{Persist, PersistJob, PersistTask, Persisted};
 pub use repository::{Repository, SnapshotSettings};
 pub(super) use restore::RepositoryRestore;
-pub(super) use upload::{FileHashes, SnapshotJob, Snapshotted, Upload};
+pub(super) use upload::{FileHashes, KnownIncrements, SnapshotJob, Snapshotted, Upload};

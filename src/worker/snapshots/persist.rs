@@ -64,7 +64,10 @@ impl Persist {
             return Some(Err(SnapshotError::Cancelled));
         }
         if self.bytes.is_empty() {
-            self.bytes = self.packed();
+            match self.packed() {
+                Ok(bytes) => self.bytes = bytes,
+                Err(error) => return Some(Err(error)),
+            }
         }
         let object = self.job.pack.object();
         if planted(Bug::CommitBeforeStored) {
@@ -97,7 +100,7 @@ impl Persist {
         None
     }
 
-    fn packed(&self) -> Vec<u8> {
+    fn packed(&self) -> Result<Vec<u8>, SnapshotError> {
         let tasks = self.job.tasks.iter().map(|task| TaskIncrement {
             task: task.task,
             meta: &task.meta,
@@ -107,7 +110,7 @@ impl Persist {
             depth: task.depth,
             after_base: task.after_base,
         });
-        pack(&self.job.plan, &tasks.collect::<Vec<_>>())
+        Ok(pack(&self.job.plan, &tasks.collect::<Vec<_>>())?)
     }
 
     fn persisted(&self) -> Result<Persisted, SnapshotError> {

@@ -25,6 +25,8 @@ use super::upload::FileHashes;
 
 /// Between two steps more time than this passes only where the process itself stood still, which is nobody's fault.
 const LONGEST_LOOK: Duration = Duration::from_secs(5);
+/// A task whose disk has everything waits so long for the store to say what is in it.
+const BLIND_AFTER: Duration = Duration::from_secs(2);
 /// No pack is larger than this.
 const MAX_PACK_BYTES: u64 = 1 << 40;
 /// Stands for a number of increments that could not be found out: whoever needs all of them finds that some are missing.
@@ -69,6 +71,8 @@ pub struct RepositoryRestore {
     hashes: Arc<FileHashes>,
     /// Whether the increments before the disk's epoch could not be read.
     is_blind: bool,
+    /// Whether increments are applied to the disk that the task had.
+    is_on_local_disk: bool,
     looked_at: Duration,
     /// Time without progress.
     waited: Duration,
@@ -93,6 +97,7 @@ impl RepositoryRestore {
             tried: Vec::new(),
             hashes: Arc::default(),
             is_blind: false,
+            is_on_local_disk: false,
         }
     }
 
@@ -135,6 +140,7 @@ impl RepositoryRestore {
         match (&found.decision, local) {
             (Decision::Current, _) => return Ok(true),
             (Decision::Replay { .. }, Some(local)) if local >= base_epoch && has_packs => {
+                self.is_on_local_disk = true;
                 self.step = self.increments_after(local)
             }
             // A disk that is behind the base serves as a source of files.
@@ -243,6 +249,9 @@ impl RepositoryRestore {
         }
         found.backend = None;
         found.local = None;
+        found.decision = Decision::Rebuild {
+            reason: "no snapshot can be used".into(),
+        };
         self.opener.states.clear(self.task)?;
         found.backend = Some(self.opener.states.open(self.task, &found.request.stores)?);
         self.step = self.increments_after(Epoch(0));
@@ -334,6 +343,11 @@ impl RepositoryRestore {
     /// What follows from a step that failed.
     fn recover(&mut self, place: Place, found: &Found, error: SnapshotError) -> Result<(), NotOpened> {
         if error.is_passing() {
+            if matches!((place, &found.decision), (Place::Look, Decision::Current)) && self.waited >= BLIND_AFTER {
+                // The disk has everything: the task need not wait for a store that is away.
+                self.go_blind();
+                return Ok(());
+            }
             return match self.waited >= found.request.restore_timeout {
                 true => Err(WorkerError::Snapshot {
                     task: self.task,
@@ -359,12 +373,10 @@ impl RepositoryRestore {
         }
         warn!(task = %self.task, %error, "state cannot be restored this way");
         self.tried.push(error.to_string());
-        let is_on_local_disk = self.seen.is_empty();
         match place {
             // The disk has everything; the next base begins a chain that can be followed again.
             Place::Look if matches!(found.decision, Decision::Current) => {
-                self.depth = UNKNOWN_DEPTH;
-                self.is_blind = true;
+                self.go_blind();
                 return Ok(());
             }
             Place::Choose if !self.candidates.is_empty() => {
@@ -376,7 +388,8 @@ impl RepositoryRestore {
                 self.step = Step::Choose;
                 return Ok(());
             }
-            Place::Increments if is_on_local_disk => {
+            Place::Increments if self.is_on_local_disk => {
+                self.is_on_local_disk = false;
                 self.step = Step::Choose;
                 return Ok(());
             }
@@ -389,6 +402,12 @@ impl RepositoryRestore {
             tried: self.tried.join("; "),
         }
         .into())
+    }
+
+    /// Goes on without what is known of the increments before the newest; whoever restores finds them by the links in the packs.
+    fn go_blind(&mut self) {
+        self.depth = UNKNOWN_DEPTH;
+        self.is_blind = true;
     }
 
     fn chain(&self, found: &Found) -> Chain {

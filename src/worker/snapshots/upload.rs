@@ -45,6 +45,22 @@ impl FileHashes {
     }
 }
 
+/// The increments after a task's base, newest first, and how many there have been since the lineage began. The worker keeps it up to date while a
+/// base is made: epochs go on until the database is frozen, and what is frozen has been stored before.
+#[derive(Debug, Default)]
+pub struct KnownIncrements(Mutex<(Vec<IncrementRef>, u64)>);
+
+impl KnownIncrements {
+    /// Takes note of all there are.
+    pub fn set(&self, increments: Vec<IncrementRef>, depth: u64) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = (increments, depth);
+    }
+
+    fn get(&self) -> (Vec<IncrementRef>, u64) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
 /// What to make a base snapshot of.
 pub struct SnapshotJob {
     pub task: TaskId,
@@ -56,10 +72,8 @@ pub struct SnapshotJob {
     pub writer: String,
     /// The base that a commit has named.
     pub parent: Option<SnapshotId>,
-    /// The increments after it, newest first.
-    pub increments: Vec<IncrementRef>,
-    /// How many increments there have been since the lineage began.
-    pub depth: u64,
+    /// The increments of the task, as they are when the database is frozen.
+    pub increments: Arc<KnownIncrements>,
     pub cancelled: Arc<AtomicBool>,
 }
 
@@ -108,8 +122,7 @@ struct Manifested {
     stores: Vec<StoreSpec>,
     plan: String,
     writer: String,
-    increments: Vec<IncrementRef>,
-    depth: u64,
+    increments: Arc<KnownIncrements>,
 }
 
 impl Upload {
@@ -133,7 +146,6 @@ impl Upload {
                 plan: job.plan,
                 writer: job.writer,
                 increments: job.increments,
-                depth: job.depth,
             },
             shared: Vec::new(),
             shared_objects: 0,
@@ -235,11 +247,8 @@ impl Upload {
         let made_ms = self.repository.clock.wall_ms();
         let bases: Vec<_> = self.parent.iter().flat_map(Manifest::retained).collect();
         let epoch = meta.epoch;
-        let (held, later): (Vec<_>, Vec<_>) = self
-            .job
-            .increments
-            .iter()
-            .partition(|increment| increment.epoch <= epoch);
+        let (known, depth) = self.job.increments.get();
+        let (held, later): (Vec<_>, Vec<_>) = known.into_iter().partition(|increment| increment.epoch <= epoch);
         self.manifest = Some(Manifest {
             task: self.task,
             id: SnapshotId {
@@ -254,8 +263,8 @@ impl Upload {
             made_ms,
             files: Vec::new(),
             history: self.repository.settings.retention.history(&bases, made_ms),
-            increments: held.into_iter().cloned().collect(),
-            depth: self.job.depth.saturating_sub(later.len() as u64),
+            increments: held,
+            depth: depth.saturating_sub(later.len() as u64),
         });
         Ok(())
     }
