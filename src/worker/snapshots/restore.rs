@@ -61,6 +61,8 @@ pub struct RepositoryRestore {
     increments: Vec<IncrementRef>,
     depth: u64,
     chain_bytes: u64,
+    /// Increments that were applied, and their records.
+    applied: (u64, u64),
     /// Bases that may serve, best first.
     candidates: VecDeque<SnapshotId>,
     has_listed: bool,
@@ -87,6 +89,7 @@ impl RepositoryRestore {
             increments: Vec::new(),
             depth: 0,
             chain_bytes: 0,
+            applied: (0, 0),
             candidates: VecDeque::new(),
             has_listed: false,
             seen: BTreeSet::new(),
@@ -298,7 +301,7 @@ impl RepositoryRestore {
         Ok(is_done)
     }
 
-    fn apply_one(&self, found: &Found, increment: &IncrementRef, bytes: &[u8]) -> Result<(), SnapshotError> {
+    fn apply_one(&mut self, found: &Found, increment: &IncrementRef, bytes: &[u8]) -> Result<(), SnapshotError> {
         let object = increment.pack.object();
         let End::Footer(footer) = read_end(bytes, &object)? else {
             return Err(damaged(&object, "it is shorter than it says"));
@@ -316,6 +319,7 @@ impl RepositoryRestore {
         if let Some(backend) = &found.backend {
             backend.apply(&overlay, &meta)?;
         }
+        self.applied = (self.applied.0 + 1, self.applied.1 + overlay.len() as u64);
         self.opener.metrics.restore_records.add(overlay.len() as u64);
         self.opener.metrics.restored_bytes.add(bytes.len() as u64);
         Ok(())
@@ -409,6 +413,10 @@ impl RepositoryRestore {
                 };
             }
             return self.opener.restore(found);
+        }
+        if !matches!(found.decision, Decision::Current) {
+            let (increments, records) = self.applied;
+            info!(task = %self.task, increments, records, "increments applied");
         }
         self.opener.finish(found, Vec::new()).map(Begun::opened)
     }
