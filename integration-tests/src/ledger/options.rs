@@ -76,7 +76,7 @@ pub struct Options {
     /// How long the broker is stopped, in seconds.
     #[arg(long, default_value_t = 30)]
     pub stopped_seconds: u64,
-    /// How long the connection is held up, or the object store is frozen, in seconds.
+    /// How long the connection is held up, or the object store is frozen, in seconds; with 0 the store is not frozen at all.
     #[arg(long, default_value_t = 60)]
     pub held_seconds: u64,
     /// Address of a broker that runs already; without it one is started in a container.

@@ -18,7 +18,7 @@ pub type Changelogs = Vec<Vec<Increments>>;
 
 /// Where the service needs nothing that is away, latencies may be so much longer than before: what a busy machine does.
 const LATENCY_FACTOR: u32 = 2;
-const LATENCY_SLACK: Duration = Duration::from_millis(200);
+const LATENCY_SLACK: Duration = Duration::from_secs(1);
 
 /// Everything that was found out.
 #[derive(Debug)]
