@@ -176,7 +176,7 @@ fn an_object_store_that_is_away_for_longer_than_a_restore_may_take_stops_nobody(
     store.go_away(Duration::from_secs(3_600));
     cluster.pipe(&words(), Record::new("w1".to_owned(), String::new(), 1_000));
     // The epoch is aborted, and to go on its tasks need what the store does not give.
-    cluster.advance(Duration::from_secs(180));
+    cluster.advance(Duration::from_secs(400));
     assert_eq!(cluster.read(&counts()).len(), 0, "it is not committed yet");
     store.mend();
     cluster.settle();
