@@ -103,7 +103,7 @@ mod tests {
             (calm.inputs, calm.p99.as_millis(), calm.most.as_millis()),
             (100, 10, 10)
         );
-        let mixed = of(0, 102).expect("there are inputs");
+        let mixed = of(0, 110).expect("there are inputs");
         assert_eq!((mixed.median.as_millis(), mixed.p99.as_millis()), (10, 1_000));
         assert_eq!(of(500, 600), None);
     }
