@@ -71,14 +71,14 @@ models: setup-build ## the protocols in every order of steps, and a counterexamp
 	cargo test --locked --workspace --test commit_model --test restore_model --test snapshots_model -- --nocapture
 
 .PHONY: flights-check
-flights-check: containers ## a year of flights against an independent evaluator; DATA COMMIT WORKERS PARTITIONS GRACE OUT
+flights-check: containers ## a year of flights against an independent evaluator; STRATEGY DATA COMMIT WORKERS PARTITIONS GRACE OUT
 	$(call build,flights-check) --bin tidegate
-	$(call run,flights-check) $(call options,DATA COMMIT WORKERS PARTITIONS GRACE OUT)
+	$(call run,flights-check) $(call options,STRATEGY DATA COMMIT WORKERS PARTITIONS GRACE OUT)
 
 .PHONY: ledger
-ledger: containers ## kill -9 under load, every input counted once; KILLS DISK SIGNAL INSTANCES FAULT RATE SECONDS SEED
+ledger: containers ## kill -9 under load, every input counted once; STRATEGY KILLS DISK SIGNAL INSTANCES FAULT RATE SECONDS SEED
 	$(call build,ledger) --bin tidegate
-	$(call run,ledger) $(call options,KILLS DISK SIGNAL INSTANCES FAULT RATE SECONDS SEED BOOTSTRAP)
+	$(call run,ledger) $(call options,STRATEGY KILLS DISK SIGNAL INSTANCES FAULT RATE SECONDS SEED BOOTSTRAP)
 
 .PHONY: bench
 bench: setup-build ## compare with Kafka Streams on the same broker; writes bench/RESULTS.md; RUNS RECORDS QUICK=1

@@ -13,6 +13,8 @@ pub mod halfway;
 pub mod ledger;
 pub mod s3_server;
 pub mod simulation;
+pub mod snapshot_store;
 
 pub use broker::Broker;
 pub use s3_server::S3Server;
+pub use snapshot_store::SnapshotStore;

@@ -167,6 +167,23 @@ fn while_the_object_store_is_away_nothing_is_lost_and_with_changelogs_nothing_wa
     assert_eq!(without.world().counters(0).degraded.get(), 0);
 }
 
+#[test]
+fn an_object_store_that_is_away_for_longer_than_a_restore_may_take_stops_nobody() {
+    let mut cluster = cluster(Durability::Snapshot);
+    count(&mut cluster, 0..3);
+    cluster.read(&counts());
+    let store = cluster.world().store.clone().expect("a store");
+    store.go_away(Duration::from_secs(3_600));
+    cluster.pipe(&words(), Record::new("w1".to_owned(), String::new(), 1_000));
+    // The epoch is aborted, and to go on its tasks need what the store does not give.
+    cluster.advance(Duration::from_secs(400));
+    assert_eq!(cluster.read(&counts()).len(), 0, "it is not committed yet");
+    store.mend();
+    cluster.settle();
+    cluster.advance(Duration::from_secs(20));
+    assert_eq!(cluster.read(&counts()).len(), 1);
+}
+
 /// All that the committed state of a task refers to, found out without the collector's own code.
 fn referenced(world: &World, task: TaskId) -> BTreeSet<String> {
     let store = world.rebuilder().expect("a store").store;

@@ -248,15 +248,17 @@ impl Worker {
 
     fn begin_base(&mut self, repository: &Arc<Repository>, now: Duration) {
         let limits = &repository.settings.limits;
-        let next = self.tasks.iter().find(|(_, stage)| {
-            stage.running().is_some_and(|running| {
-                let since = now.saturating_sub(running.based_at);
-                let chain = running.chain.as_ref();
-                let may = running.confirmed.0 > 0 && running.base_not_before <= now;
-                may && chain.is_some_and(|chain| chain.wants_base(limits, since))
-            })
+        let due = self.tasks.iter().filter_map(|(task, stage)| {
+            let running = stage.running()?;
+            let since = now.saturating_sub(running.based_at);
+            let wants_base = running.chain.as_ref()?.wants_base(limits, since);
+            let may = running.confirmed.0 > 0 && running.base_not_before <= now;
+            (may && wants_base).then_some((since, *task))
         });
-        let Some((&task, _)) = next else { return };
+        // Where bases take longer than the interval leaves for all of them, each still has its turn.
+        let Some((_, task)) = due.max_by_key(|(since, _)| *since) else {
+            return;
+        };
         let ticket = self.ticket();
         let writer = self.writer_name(repository).to_string();
         let plan = self.plan.clone();

@@ -16,9 +16,12 @@ use super::kafka::{Cluster, Progress};
 use super::options::{Combination, Options};
 use super::outputs::{self, Outputs};
 use super::service::{Service, pause};
+use crate::snapshot_store::{self, SnapshotStore};
 
 const ADMIN_TIMEOUT: Duration = Duration::from_secs(30);
 const LOOK_INTERVAL: Duration = Duration::from_millis(50);
+/// Time between two base snapshots of a task.
+const SNAPSHOT_INTERVAL: Duration = Duration::from_secs(1);
 /// Differences that are shown of each combination.
 const SHOWN_DIFFERENCES: usize = 10;
 
@@ -31,6 +34,8 @@ pub struct Outcome {
     pub records: [usize; 3],
     /// Late records by the service's own count.
     pub late: u64,
+    /// Base snapshots made.
+    pub bases: u64,
     /// Flights of the input.
     pub flights: u64,
     /// Time from the start of the process until all input was consumed and committed.
@@ -44,6 +49,7 @@ pub struct Outcome {
 /// # Errors
 /// Where a combination cannot be carried out. Differences are no error: see [`Outcome::differences`].
 pub fn run(options: &Options, bootstrap: &str, log: &dyn Log) -> Result<Vec<Outcome>, CheckError> {
+    let store = SnapshotStore::start_for(options.strategy);
     let directory = options.data();
     let data = Dataset::read(&directory).map_err(|error| CheckError::Data(error.to_string()))?;
     let work = tempfile::tempdir().map_err(|error| CheckError::io("create a directory in", "TMPDIR", &error))?;
@@ -53,6 +59,7 @@ pub fn run(options: &Options, bootstrap: &str, log: &dyn Log) -> Result<Vec<Outc
         binary: binary(options)?,
         work: work.path().to_owned(),
         patience: options.patience(),
+        durability: snapshot_store::settings(options.strategy, store.as_ref(), SNAPSHOT_INTERVAL),
         clock: SystemClock::default(),
     };
     let mut expectations = Expectations {
@@ -99,7 +106,7 @@ impl Expectations {
 /// The figures of all combinations as a table; the last line is the verdict.
 pub fn figures(outcomes: &[Outcome]) -> String {
     let mut text = String::from(
-        "partitions grace commit workers  departures carriers manufacturers   late  seconds  flights/s  result\n",
+        "partitions grace commit workers  departures carriers manufacturers   late  bases  seconds  flights/s  result\n",
     );
     for outcome in outcomes {
         let Combination {
@@ -117,8 +124,8 @@ pub fn figures(outcomes: &[Outcome]) -> String {
         };
         let (grace, commit) = (outcome.combination.grace_text(), commit.to_string());
         text.push_str(&format!(
-            "{partitions:>10} {grace:>5} {commit:>6} {workers:>7} {departures:>11} {carriers:>8} {manufacturers:>13} {:>6} {seconds:>8.1} {rate:>10.0}  {result}\n",
-            outcome.late,
+            "{partitions:>10} {grace:>5} {commit:>6} {workers:>7} {departures:>11} {carriers:>8} {manufacturers:>13} {:>6} {:>6} {seconds:>8.1} {rate:>10.0}  {result}\n",
+            outcome.late, outcome.bases,
         ));
     }
     let equal = outcomes.iter().filter(|outcome| outcome.differences.is_empty()).count();
@@ -147,6 +154,8 @@ struct Check<'a> {
     binary: PathBuf,
     work: PathBuf,
     patience: Duration,
+    /// The settings of the strategy.
+    durability: String,
     clock: SystemClock,
 }
 
@@ -182,10 +191,11 @@ impl Check<'_> {
             self.cluster.bootstrap(),
             &application,
             combination,
+            &self.durability,
         )?;
         self.until_consumed(&mut service, &application, partitions)?;
         let elapsed = self.clock.monotonic() - start;
-        let late = service.late_records()?;
+        let (late, bases) = (service.late_records()?, service.base_snapshots());
         service.stop()?;
         let outputs = Outputs {
             departures: self.cluster.read(topics::DEPARTURES, &starts[0])?,
@@ -205,6 +215,7 @@ impl Check<'_> {
                 outputs.manufacturers.len(),
             ],
             late,
+            bases,
             flights: expected.flights,
             elapsed,
             differences,

@@ -4,7 +4,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Parser;
+use tidegate::durability::Durability;
 use tidegate::time::HumanDuration;
+
+use crate::simulation::strategy;
 
 /// Runs the flights topology on Kafka and compares all it commits with an independent evaluation of the CSV.
 ///
@@ -13,6 +16,9 @@ use tidegate::time::HumanDuration;
 #[derive(Clone, Debug, Parser)]
 #[command(name = "flights-check")]
 pub struct Options {
+    /// What makes state durable: changelog, snapshot or changelog+snapshot. The last two have an object store in a container.
+    #[arg(long, default_value = "changelog", value_parser = strategy)]
+    pub strategy: Durability,
     /// Directory with flights.csv(.gz) and planes.csv(.gz); without it the sample of the source tree.
     #[arg(long)]
     data: Option<PathBuf>,

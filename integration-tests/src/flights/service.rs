@@ -19,6 +19,8 @@ const HTTP_TIMEOUT: Duration = Duration::from_secs(10);
 const LATE_METRIC: &str = "tidegate_records_late_total";
 /// Records that were processed.
 const PROCESSED_METRIC: &str = "tidegate_records_processed_total";
+/// Base snapshots made.
+const SNAPSHOTS_METRIC: &str = "tidegate_snapshots_total";
 /// Lines of the log that an error shows.
 const LOG_LINES: usize = 30;
 
@@ -30,18 +32,19 @@ pub struct Service {
 }
 
 impl Service {
-    /// Starts `binary run flights` with the settings of `combination`, everything it writes in `directory`.
+    /// Starts `binary run flights` with the settings of `combination` and further ones, everything it writes in `directory`.
     pub fn start(
         binary: &Path,
         directory: &Path,
         bootstrap: &str,
         application: &str,
         combination: &Combination,
+        further: &str,
     ) -> Result<Self, CheckError> {
         fs::create_dir_all(directory).map_err(|error| CheckError::io("create", directory, &error))?;
         let metrics = free_address().map_err(|error| CheckError::io("find a free port for", binary, &error))?;
         let config = directory.join("tidegate.toml");
-        let text = configuration(directory, bootstrap, application, combination, metrics);
+        let text = configuration(directory, bootstrap, application, combination, metrics) + further;
         fs::write(&config, text).map_err(|error| CheckError::io("write", &config, &error))?;
         let log = directory.join("tidegate.log");
         let log_file = File::create(&log).map_err(|error| CheckError::io("create", &log, &error))?;
@@ -77,6 +80,12 @@ impl Service {
             None | Some(0) => Err(self.failed(format!("has no metric {PROCESSED_METRIC}, or it is 0"))),
             Some(_) => Ok(sum_of(&text, LATE_METRIC).unwrap_or(0)),
         }
+    }
+
+    /// The number of base snapshots that the service has made.
+    pub fn base_snapshots(&self) -> u64 {
+        let text = http_get(self.metrics, "/metrics").unwrap_or_default();
+        sum_of(&text, SNAPSHOTS_METRIC).unwrap_or_default()
     }
 
     /// Sends SIGTERM and waits for a clean end.

@@ -289,13 +289,15 @@ impl Audit {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     /// Books with inputs 0..6: accounts 1, 2, 1, 11, 1, 2. Accounts 1 and 11 share bucket 1.
     fn books() -> Inputs {
         let mut inputs = Inputs::new(0);
         for account in [1, 2, 1, 11, 1, 2] {
-            inputs.enter_for(account);
+            inputs.enter_for(account, Duration::ZERO);
         }
         inputs
     }

@@ -79,7 +79,7 @@ impl Generator {
                 while !stopped.load(Ordering::Relaxed) {
                     let due = (clock.monotonic() - start).as_micros() as u64 * u64::from(rate) / 1_000_000;
                     while written < due {
-                        let (account, sequence) = lock(&inputs).enter();
+                        let (account, sequence) = lock(&inputs).enter(clock.monotonic());
                         writer.write(account, sequence)?;
                         written += 1;
                     }
@@ -107,10 +107,15 @@ impl Generator {
 ///
 /// # Errors
 /// Where a record could not be delivered.
-pub fn write_one_for_each(cluster: &Cluster, topic: &str, inputs: &Mutex<Inputs>) -> Result<(), LedgerError> {
+pub fn write_one_for_each(
+    cluster: &Cluster,
+    topic: &str,
+    inputs: &Mutex<Inputs>,
+    clock: &SystemClock,
+) -> Result<(), LedgerError> {
     let writer = Writer::new(cluster, topic)?;
     for account in 0..ACCOUNTS as u16 {
-        let sequence = lock(inputs).enter_for(account);
+        let sequence = lock(inputs).enter_for(account, clock.monotonic());
         writer.write(account, sequence)?;
     }
     writer.finish()

@@ -1,5 +1,7 @@
 //! The books of the generator: which sequence numbers were written for which account, and in which order.
 
+use std::time::Duration;
+
 use super::random::Random;
 
 /// Number of accounts; the key of an input record is one of `0..ACCOUNTS` in decimal digits.
@@ -12,6 +14,7 @@ pub const BUCKETS: usize = tidegate_topologies::ledger::BUCKETS as usize;
 pub struct Inputs {
     account_of: Vec<u16>,
     by_account: Vec<Vec<u32>>,
+    entered_ms: Vec<u32>,
     random: Random,
 }
 
@@ -21,19 +24,21 @@ impl Inputs {
         Self {
             account_of: Vec::new(),
             by_account: vec![Vec::new(); ACCOUNTS],
+            entered_ms: Vec::new(),
             random: Random::new(seed),
         }
     }
 
-    /// Enters the next record for a random account; answers its account and its sequence number.
-    pub fn enter(&mut self) -> (u16, u32) {
+    /// Enters the next record for a random account at this time of the run; answers its account and its sequence number.
+    pub fn enter(&mut self, now: Duration) -> (u16, u32) {
         let account = self.random.below(ACCOUNTS as u64) as u16;
-        (account, self.enter_for(account))
+        (account, self.enter_for(account, now))
     }
 
     /// Enters the next record for `account`; answers its sequence number.
-    pub fn enter_for(&mut self, account: u16) -> u32 {
+    pub fn enter_for(&mut self, account: u16, now: Duration) -> u32 {
         let sequence = self.account_of.len() as u32;
+        self.entered_ms.push(now.as_millis() as u32);
         self.account_of.push(account);
         self.by_account[account as usize].push(sequence);
         sequence
@@ -53,6 +58,12 @@ impl Inputs {
     pub fn account_of(&self, sequence: i64) -> Option<u16> {
         let index = usize::try_from(sequence).ok()?;
         self.account_of.get(index).copied()
+    }
+
+    /// When a sequence number was entered, in milliseconds of the run.
+    pub fn entered_ms(&self, sequence: i64) -> Option<u32> {
+        let index = usize::try_from(sequence).ok()?;
+        self.entered_ms.get(index).copied()
     }
 
     /// The sequence numbers of an account, in order.

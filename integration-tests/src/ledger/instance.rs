@@ -15,9 +15,12 @@ use super::observer::Topics;
 use super::openings::{self, Opening};
 use super::options::{Guarantee, Options};
 use super::{LedgerError, wait};
+use crate::snapshot_store::{self, SnapshotStore};
 
 /// How long an instance may take to answer a request for its metrics.
 const SCRAPE_TIMEOUT: Duration = Duration::from_millis(500);
+/// Time between two base snapshots of a task: shorter than most instances live between two kills.
+const SNAPSHOT_INTERVAL: Duration = Duration::from_secs(1);
 /// Ports for metrics, below those that the kernel gives to clients.
 const PORTS: std::ops::Range<u16> = 21_000..29_000;
 
@@ -31,6 +34,18 @@ pub struct Instance {
     starts: u32,
 }
 
+/// What all instances of a run have in common.
+pub struct Surroundings<'a> {
+    /// Name of the application.
+    pub application: &'a str,
+    /// The broker.
+    pub cluster: &'a Cluster,
+    /// The topics.
+    pub topics: &'a Topics,
+    /// The object store, where the strategy needs one.
+    pub store: Option<&'a SnapshotStore>,
+}
+
 /// Exit code of a service that gets SIGTERM before its instance has started.
 const LEFT_BEFORE_START: i32 = 143;
 
@@ -38,20 +53,18 @@ const LEFT_BEFORE_START: i32 = 143;
 pub type Metrics = BTreeMap<String, f64>;
 
 impl Instance {
-    /// Prepares instance number `number` of application `application` in its own directory below `work`.
+    /// Prepares instance number `number` in its own directory below `work`.
     ///
     /// # Errors
     /// Where the directory cannot be written, or no port is free.
     pub fn prepare(
         number: u8,
-        application: &str,
         options: &Options,
-        cluster: &Cluster,
-        topics: &Topics,
+        surroundings: &Surroundings<'_>,
         binary: &Path,
         work: &Path,
     ) -> Result<Self, LedgerError> {
-        let name = format!("{application}-{number}");
+        let name = format!("{}-{number}", surroundings.application);
         let directory = work.join(&name);
         fs::create_dir_all(&directory).map_err(|error| LedgerError::io("make a directory", error))?;
         let metrics = free_address(number)?;
@@ -63,17 +76,23 @@ impl Instance {
             child: None,
             starts: 0,
         };
-        let text = instance.configuration(application, options, cluster, topics);
+        let text = instance.configuration(options, surroundings);
         fs::write(instance.directory.join("tidegate.toml"), text)
             .map_err(|error| LedgerError::io("write the configuration", error))?;
         Ok(instance)
     }
 
-    fn configuration(&self, application: &str, options: &Options, cluster: &Cluster, topics: &Topics) -> String {
+    fn configuration(&self, options: &Options, surroundings: &Surroundings<'_>) -> String {
+        let Surroundings {
+            application,
+            cluster,
+            topics,
+            store,
+        } = *surroundings;
         let quoted = |text: &str| serde_json::Value::from(text).to_string();
         let path = |path: PathBuf| quoted(&path.display().to_string());
         format!(
-            "workers = {workers}\nguarantee = \"{guarantee}\"\n\n\
+            "workers = {workers}\nguarantee = \"{guarantee}\"\n{durability}\n\
              [application]\nid = {application}\n\n\
              [instance]\nid = {name}\n\n\
              [kafka]\nbootstrap_servers = {bootstrap}\nsession_timeout = \"6s\"\ntransaction_timeout = \"15s\"\n\n\
@@ -89,6 +108,7 @@ impl Instance {
                 Guarantee::ExactlyOnce => "exactly_once",
                 Guarantee::AtLeastOnce => "at_least_once",
             },
+            durability = snapshot_store::settings(options.strategy, store, SNAPSHOT_INTERVAL),
             bootstrap = quoted(cluster.bootstrap()),
             commit_ms = options.commit_ms,
             state = path(self.state()),

@@ -9,14 +9,16 @@
 //! | `options` | the command line |
 //! | `inputs`, `generator` | what is written, and the books of it |
 //! | `audit` | compares output with the books: duplicates, gaps, reorderings, wrong totals |
-//! | `epochs` | finds the epochs in a changelog, to judge how much a restore may read |
+//! | `epochs`, `changelogs` | finds the epochs in a changelog, to judge how much a restore may read |
+//! | `latency` | how long inputs take until their effect is seen |
 //! | `witness` | how often each record was processed, from a file that the topology writes |
-//! | `observer` | reads outputs, changelogs and the input |
+//! | `observer` | reads outputs and the input |
 //! | `kafka` | the few things that are asked of Kafka directly |
 //! | `link` | the connection to the broker, which can be held up |
 //! | `instance` | the service as a child process |
 //! | `openings` | what its log says about restores |
-//! | `scenario` | what is done to the processes and to the broker |
+//! | `scenario` | what is done to the processes |
+//! | `faults` | what is done to the broker and to the object store |
 //! | `report`, `run` | the figures and the verdict, and everything in order |
 
 use std::fmt::Display;
@@ -24,11 +26,14 @@ use std::io;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 pub mod audit;
+pub mod changelogs;
 pub mod epochs;
+pub mod faults;
 pub mod generator;
 pub mod inputs;
 pub mod instance;
 pub mod kafka;
+pub mod latency;
 pub mod link;
 pub mod observer;
 pub mod openings;

@@ -10,13 +10,13 @@ use std::time::Duration;
 use rdkafka::Message;
 use rdkafka::consumer::BaseConsumer;
 use rdkafka::message::BorrowedMessage;
-use tidegate::time::SystemClock;
+use tidegate::time::{Clock, SystemClock};
 use tidegate_topologies::ledger::Balance;
 
 use super::audit::{Audit, Findings, Output, Stage};
-use super::epochs::Increments;
 use super::inputs::{ACCOUNTS, BUCKETS, Inputs};
 use super::kafka::{Cluster, has_reached};
+use super::latency::Latencies;
 use super::{LedgerError, lock, wait};
 
 const POLL: Duration = Duration::from_millis(50);
@@ -43,6 +43,17 @@ pub struct Seen {
     pub buckets: u64,
 }
 
+/// All that was read.
+#[derive(Debug)]
+pub struct Observed {
+    /// How far the output has come.
+    pub seen: Seen,
+    /// What is wrong with it.
+    pub findings: Findings,
+    /// When the effects of inputs were seen.
+    pub latencies: Latencies,
+}
+
 /// The auditor's thread.
 pub struct Observer {
     audit: Arc<Mutex<Audit>>,
@@ -56,7 +67,12 @@ impl Observer {
     ///
     /// # Errors
     /// Where the client refuses its settings.
-    pub fn start(cluster: &Cluster, topics: &Topics, inputs: Arc<Mutex<Inputs>>) -> Result<Self, LedgerError> {
+    pub fn start(
+        cluster: &Cluster,
+        topics: &Topics,
+        inputs: Arc<Mutex<Inputs>>,
+        clock: Arc<SystemClock>,
+    ) -> Result<Self, LedgerError> {
         let outputs = [
             (topics.accounts.as_str(), topics.partitions),
             (topics.buckets.as_str(), topics.partitions),
@@ -70,6 +86,8 @@ impl Observer {
             accounts_topic: topics.accounts.clone(),
             audit: Arc::clone(&audit),
             inputs: Arc::clone(&inputs),
+            latencies: RefCell::default(),
+            clock,
         };
         let stopped = Arc::clone(&stop);
         let thread = std::thread::Builder::new()
@@ -124,7 +142,7 @@ impl Observer {
         topics: &Topics,
         patience: Duration,
         clock: &SystemClock,
-    ) -> Result<(Seen, Findings), LedgerError> {
+    ) -> Result<Observed, LedgerError> {
         self.stop.store(true, Ordering::Relaxed);
         let reader = self
             .thread
@@ -143,8 +161,11 @@ impl Observer {
             accounts: audit.records(Stage::Accounts),
             buckets: audit.records(Stage::Buckets),
         };
-        let findings = audit.finish(&lock(&self.inputs));
-        Ok((seen, findings))
+        Ok(Observed {
+            seen,
+            findings: audit.finish(&lock(&self.inputs)),
+            latencies: reader.latencies.into_inner(),
+        })
     }
 }
 
@@ -155,6 +176,8 @@ struct Reader {
     accounts_topic: String,
     audit: Arc<Mutex<Audit>>,
     inputs: Arc<Mutex<Inputs>>,
+    latencies: RefCell<Latencies>,
+    clock: Arc<SystemClock>,
 }
 
 impl Reader {
@@ -185,7 +208,11 @@ impl Reader {
                 "the observer's own client delivered {topic}-{partition}@{offset} after {before:?}"
             )));
         }
-        lock(&self.audit).observe(&lock(&self.inputs), stage, &output);
+        let inputs = lock(&self.inputs);
+        if let (Stage::Buckets, Some(entered_ms)) = (stage, inputs.entered_ms(output.sequence)) {
+            self.latencies.borrow_mut().note(entered_ms, self.clock.monotonic());
+        }
+        lock(&self.audit).observe(&inputs, stage, &output);
         Ok(())
     }
 }
@@ -214,34 +241,6 @@ fn decode(message: &BorrowedMessage<'_>, keys: usize) -> Result<Output, LedgerEr
         sum: balance.sum,
         sequence: balance.sequence,
     })
-}
-
-/// Reads the committed records of a changelog, partition by partition.
-///
-/// # Errors
-/// Where the end is not reached within `patience`.
-pub fn read_increments(
-    cluster: &Cluster,
-    topic: &str,
-    partitions: i32,
-    patience: Duration,
-    clock: &SystemClock,
-) -> Result<Vec<Increments>, LedgerError> {
-    let consumer = cluster.reader_of("read_committed", &[(topic, partitions)])?;
-    let ends = [(topic.to_owned(), cluster.ends(topic, partitions)?)];
-    let mut increments: Vec<Increments> = (0..partitions).map(|_| Increments::default()).collect();
-    wait::until(clock, patience, &format!("the end of {topic}"), || {
-        let mut patience = POLL;
-        while let Some(polled) = consumer.poll(patience) {
-            patience = Duration::ZERO;
-            if let Ok(message) = polled {
-                let timestamp_ms = message.timestamp().to_millis().unwrap_or(-1);
-                increments[message.partition() as usize].observe(message.offset(), timestamp_ms);
-            }
-        }
-        has_reached(&consumer, &ends)
-    })?;
-    Ok(increments)
 }
 
 /// Compares the input topic with the books: every record once, in the order in which it was written.

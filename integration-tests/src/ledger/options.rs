@@ -4,6 +4,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
+use tidegate::durability::Durability;
+
+use super::LedgerError;
+use crate::simulation::strategy;
 
 /// What is left on the disk when an instance is started again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -23,14 +27,19 @@ pub enum Signal {
     Term,
 }
 
-/// What happens to the broker.
+/// What happens to the servers that the service depends on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum BrokerFault {
+pub enum Fault {
     /// Nothing.
     None,
-    /// It is stopped and started again under load; then the connection to it is held up.
+    /// The broker is stopped and started again under load; then the connection to it is held up.
     Broker,
+    /// The object store is stopped and started again under load; then it is frozen for a while.
+    Store,
 }
+
+/// How long the object store is stopped unless `--seconds` says so.
+const STORE_STOPPED_SECONDS: u64 = 600;
 
 /// What the service promises.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -58,13 +67,16 @@ pub struct Options {
     /// Number of instances that share the work; one of them is stopped at a time.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=8))]
     pub instances: u8,
-    /// What happens to the broker; with `broker` no instance is killed.
+    /// What makes state durable: changelog, snapshot or changelog+snapshot. The last two have an object store in a container.
+    #[arg(long, default_value = "changelog", value_parser = strategy)]
+    pub strategy: Durability,
+    /// What happens to the broker or to the object store; no instance is killed then.
     #[arg(long, value_enum, ignore_case = true, default_value = "none")]
-    pub fault: BrokerFault,
+    pub fault: Fault,
     /// How long the broker is stopped, in seconds.
     #[arg(long, default_value_t = 30)]
     pub stopped_seconds: u64,
-    /// How long the connection is held up, in seconds.
+    /// How long the connection is held up, or the object store is frozen, in seconds; with 0 the store is not frozen at all.
     #[arg(long, default_value_t = 60)]
     pub held_seconds: u64,
     /// Address of a broker that runs already; without it one is started in a container.
@@ -73,9 +85,9 @@ pub struct Options {
     /// Records per second that the generator writes.
     #[arg(long, default_value_t = 2_000)]
     pub rate: u32,
-    /// Least duration of the load, in seconds.
-    #[arg(long, default_value_t = 0)]
-    pub seconds: u64,
+    /// Least duration of the load, in seconds; with `--fault store` how long the store is stopped, 600 unless given.
+    #[arg(long)]
+    pub seconds: Option<u64>,
     /// Seed of all random choices; without it one is taken from the clock and printed.
     #[arg(long)]
     pub seed: Option<u64>,
@@ -107,6 +119,36 @@ impl Options {
     pub fn patience(&self) -> Duration {
         Duration::from_secs(self.patience_seconds)
     }
+
+    /// How long the load goes on at least.
+    pub fn least_load(&self) -> Duration {
+        match self.fault {
+            Fault::Store => Duration::ZERO,
+            Fault::None | Fault::Broker => Duration::from_secs(self.seconds.unwrap_or_default()),
+        }
+    }
+
+    /// How long the object store is stopped.
+    pub fn store_stopped(&self) -> Duration {
+        Duration::from_secs(self.seconds.unwrap_or(STORE_STOPPED_SECONDS))
+    }
+
+    /// What cannot be done together.
+    ///
+    /// # Errors
+    /// Says what.
+    pub fn check(&self) -> Result<(), LedgerError> {
+        let reason = match self.fault {
+            Fault::Broker if self.bootstrap.is_some() => {
+                "--fault broker stops the broker, so it needs one of its own: leave --bootstrap out"
+            }
+            Fault::Store if !self.strategy.has_snapshots() => {
+                "--fault store needs a strategy with an object store: --strategy snapshot or changelog+snapshot"
+            }
+            _ => return Ok(()),
+        };
+        Err(LedgerError::Broken(reason.to_owned()))
+    }
 }
 
 #[cfg(test)]
@@ -121,5 +163,14 @@ mod tests {
             (Signal::Term, Disk::Wiped, 3)
         );
         assert!(Options::try_parse_from(["ledger", "--instances", "0"]).is_err());
+        assert!(Options::try_parse_from(["ledger", "--strategy", "hope"]).is_err());
+    }
+
+    #[test]
+    fn faults_of_what_is_not_there_are_refused() {
+        let check = |arguments: &[&str]| Options::parse_from([&["ledger"], arguments].concat()).check();
+        assert!(check(&["--fault", "store"]).is_err());
+        assert!(check(&["--fault", "store", "--strategy", "snapshot"]).is_ok());
+        assert!(check(&["--fault", "broker", "--bootstrap", "localhost:9092"]).is_err());
     }
 }

@@ -5,14 +5,20 @@ use std::time::Duration;
 
 use super::audit::Findings;
 use super::epochs::Increments;
+use super::faults::Outages;
 use super::instance::Metrics;
+use super::latency::PhaseLatency;
 use super::observer::Seen;
-use super::options::{BrokerFault, Disk, Options, Signal};
+use super::options::{Disk, Fault, Options, Signal};
 use super::scenario::{INVARIANT_VIOLATIONS, Start};
 use super::witness::Processed;
 
-/// Changelogs of the topology's two stores, by the number of the sub-topology that writes them.
-pub type Changelogs = [Vec<Increments>; 2];
+/// Changelogs of the topology's stores, by the number of the sub-topology that writes them and by partition.
+pub type Changelogs = Vec<Vec<Increments>>;
+
+/// Where the service needs nothing that is away, latencies may be so much longer than before: what a busy machine does.
+const LATENCY_FACTOR: u32 = 2;
+const LATENCY_SLACK: Duration = Duration::from_secs(1);
 
 /// Everything that was found out.
 #[derive(Debug)]
@@ -37,11 +43,17 @@ pub struct Report {
     pub metrics: Metrics,
     /// How much each start may have restored.
     pub restores: Restores,
+    /// Number of changelog topics.
+    pub changelogs: usize,
+    /// How long inputs took until their effect was seen, by what was going on.
+    pub latencies: Vec<PhaseLatency>,
+    /// What the service did while the object store was away.
+    pub outages: Vec<(&'static str, Outages)>,
     /// How long the run took.
     pub duration: Duration,
 }
 
-/// What the starts after a stop read back from Kafka, judged by the epochs in the changelogs.
+/// What the starts after a stop read back, judged by the epochs in the changelogs, or counted in increments of an epoch each.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Restores {
     /// Records restored by each start that opened tasks, in ascending order.
@@ -50,6 +62,10 @@ pub struct Restores {
     pub too_short: u64,
     /// Tasks that were restored without a word in the log about how much was read.
     pub untold: u64,
+    /// Base snapshots put onto disks.
+    pub bases: u64,
+    /// Tasks opened.
+    pub openings: u64,
     /// Restores of a task that read more than the one epoch before the stop.
     pub too_large: Vec<TooLarge>,
 }
@@ -61,15 +77,17 @@ pub struct TooLarge {
     pub start: usize,
     /// The task.
     pub task: String,
-    /// Records that it read.
+    /// What it read.
     pub restored: u64,
-    /// Records of the task's last epoch before the stop.
+    /// How much of that the task's last epoch before the stop has.
     pub epoch: u64,
+    /// Of what.
+    pub unit: &'static str,
 }
 
 impl Restores {
-    /// Judges all starts that followed a stop.
-    pub fn judge(starts: &[Start], changelogs: &Changelogs) -> Self {
+    /// Judges all starts that followed a stop; without changelogs by the increments that they read from the object store.
+    pub fn judge(starts: &[Start], changelogs: Option<&Changelogs>) -> Self {
         let mut restores = Restores::default();
         for (index, start) in starts.iter().enumerate() {
             let Some(stopped_ms) = start.stopped_ms else { continue };
@@ -81,14 +99,20 @@ impl Restores {
                 .by_start
                 .push(start.openings.values().map(|opening| opening.restored).sum());
             for (task, opening) in &start.openings {
+                restores.openings += 1;
+                restores.bases += opening.bases;
                 restores.untold += u64::from(opening.is_untold());
-                let epoch = last_epoch(changelogs, task, stopped_ms);
-                if opening.restored > epoch {
+                let (restored, epoch, unit) = match changelogs {
+                    Some(changelogs) => (opening.restored, last_epoch(changelogs, task, stopped_ms), "records"),
+                    None => (opening.increments, 1, "increments"),
+                };
+                if restored > epoch || opening.bases > 0 {
                     restores.too_large.push(TooLarge {
                         start: index,
                         task: task.clone(),
-                        restored: opening.restored,
+                        restored,
                         epoch,
+                        unit,
                     });
                 }
             }
@@ -151,12 +175,56 @@ impl Report {
         if self.options.disk == Disk::Same && self.stays_put() {
             failures.extend(self.restore_failures());
         }
+        failures.extend(self.strategy_failures());
+        failures.extend(self.outage_failures());
+        failures
+    }
+
+    /// What is not where the strategy keeps it.
+    fn strategy_failures(&self) -> Vec<String> {
+        let mut failures = Vec::new();
+        let strategy = self.options.strategy;
+        if strategy.has_changelogs() != (self.changelogs > 0) {
+            failures.push(format!("{} changelogs with {}", self.changelogs, strategy.word()));
+        }
+        let is_wiped = self.options.disk == Disk::Wiped && self.restores.openings > 0;
+        if strategy.has_snapshots() && is_wiped && self.restores.bases == 0 {
+            failures.push("no wiped disk was restored from a base snapshot".to_owned());
+        }
+        failures
+    }
+
+    /// A service that does not need the object store goes on as before; one that does aborts, and is itself again afterwards.
+    fn outage_failures(&self) -> Vec<String> {
+        let mut failures = Vec::new();
+        if self.options.fault != Fault::Store {
+            return failures;
+        }
+        let needs_store = self.options.strategy.has_packs();
+        for (name, outage) in &self.outages {
+            if needs_store != (outage.aborts > 0.0) {
+                failures.push(format!("{} epochs were aborted: {name}", outage.aborts));
+            }
+        }
+        let Some(before) = self.latencies.first() else {
+            failures.push("no latencies were measured".to_owned());
+            return failures;
+        };
+        let bound = before.p99 * LATENCY_FACTOR + LATENCY_SLACK;
+        let unhindered = self.latencies.iter().filter(|phase| !(phase.is_outage && needs_store));
+        for phase in unhindered.filter(|phase| phase.p99 > bound) {
+            failures.push(format!(
+                "latency, {}: {phase}; p99 was {} ms",
+                phase.name,
+                before.p99.as_millis()
+            ));
+        }
         failures
     }
 
     /// Whether tasks stay where they are, so that neither a restore from elsewhere nor an aborted epoch is part of the plan.
     fn stays_put(&self) -> bool {
-        self.options.instances == 1 && self.options.fault == BrokerFault::None
+        self.options.instances == 1 && self.options.fault == Fault::None
     }
 
     fn restore_failures(&self) -> Vec<String> {
@@ -181,8 +249,8 @@ impl fmt::Display for TooLarge {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "start {} restored {} records of task {}, more than the {} of the one epoch before the stop",
-            self.start, self.restored, self.task, self.epoch
+            "start {} restored {} {} of task {}, perhaps behind a base; the one epoch before the stop has {}",
+            self.start, self.restored, self.unit, self.task, self.epoch
         )
     }
 }
@@ -197,8 +265,9 @@ impl fmt::Display for Report {
         writeln!(f, "duration             {:.0} s", self.duration.as_secs_f64())?;
         writeln!(
             f,
-            "stops                {} × {:?}, disk {:?}, {} instance(s), fault {:?}",
-            if self.options.fault == BrokerFault::None {
+            "strategy             {}\nstops                {} × {:?}, disk {:?}, {} instance(s), fault {:?}",
+            self.options.strategy.word(),
+            if self.options.fault == Fault::None {
                 self.options.kills
             } else {
                 0
@@ -231,6 +300,23 @@ impl fmt::Display for Report {
             restores.too_short
         )?;
         writeln!(f, "more than one epoch  {} restores", restores.too_large.len())?;
+        if self.options.strategy.has_snapshots() {
+            writeln!(
+                f,
+                "base snapshots used  {} by {} openings",
+                restores.bases, restores.openings
+            )?;
+        }
+        for latency in &self.latencies {
+            writeln!(f, "latency, {:<21}{latency}", latency.name)?;
+        }
+        for (name, outage) in &self.outages {
+            writeln!(
+                f,
+                "{name:<20} {} epochs aborted, {} base snapshots made",
+                outage.aborts, outage.bases
+            )?;
+        }
         for (name, sum) in &self.metrics {
             writeln!(f, "{name} {sum}")?;
         }
@@ -265,7 +351,7 @@ mod tests {
         for (offset, timestamp_ms) in [(0, 100), (1, 100), (3, 200), (4, 200), (5, 200)] {
             increments.observe(offset, timestamp_ms);
         }
-        [vec![increments], vec![Increments::default()]]
+        vec![vec![increments], vec![Increments::default()]]
     }
 
     fn start(stopped_ms: Option<i64>, restored: &[(&str, u64)]) -> Start {
@@ -273,6 +359,7 @@ mod tests {
             found: "an earlier epoch".to_owned(),
             restored,
             is_counted: true,
+            ..Opening::default()
         };
         let openings = restored.iter().map(|(task, n)| ((*task).to_owned(), opening(*n)));
         Start {
@@ -299,8 +386,11 @@ mod tests {
                 total: 12,
                 distinct: 10,
             },
-            restores: Restores::judge(&starts, &changelogs()),
+            restores: Restores::judge(&starts, Some(&changelogs())),
             starts,
+            changelogs: 2,
+            latencies: Vec::new(),
+            outages: Vec::new(),
             metrics: Metrics::new(),
             duration: Duration::from_secs(1),
         }
@@ -315,7 +405,7 @@ mod tests {
             start(Some(250), &[]),
             start(Some(250), &[("1_0", 1)]),
         ];
-        let restores = Restores::judge(&starts, &changelogs());
+        let restores = Restores::judge(&starts, Some(&changelogs()));
         assert_eq!(restores.by_start, [1, 2, 4]);
         assert_eq!(restores.too_short, 1);
         let too_large = restores
@@ -356,6 +446,44 @@ mod tests {
         );
         untold.metrics.insert(INVARIANT_VIOLATIONS.to_owned(), 2.0);
         assert_eq!(untold.failures().len(), 2, "{:?}", untold.failures());
+    }
+
+    #[test]
+    fn one_increment_from_the_store_is_one_epoch_and_a_base_is_more() {
+        let opened = |increments, bases| {
+            let mut start = start(Some(150), &[("0_0", 7)]);
+            for opening in start.openings.values_mut() {
+                (opening.increments, opening.bases) = (increments, bases);
+            }
+            start
+        };
+        let restores = Restores::judge(&[opened(1, 0), opened(2, 0), opened(0, 1)], None);
+        let too_large = restores.too_large.iter().map(|large| (large.start, large.restored));
+        assert_eq!(too_large.collect::<Vec<_>>(), [(1, 2), (2, 0)]);
+        assert_eq!((restores.bases, restores.openings), (1, 3));
+    }
+
+    #[test]
+    fn an_outage_of_the_store_aborts_epochs_only_where_they_need_it() {
+        let latency = |name, is_outage, p99_ms| PhaseLatency {
+            name,
+            is_outage,
+            inputs: 10,
+            median: Duration::from_millis(100),
+            p99: Duration::from_millis(p99_ms),
+            most: Duration::from_millis(p99_ms),
+        };
+        let failures = |strategy, aborts, p99_ms| {
+            let mut report = report(&["--fault", "store", "--strategy", strategy], Vec::new());
+            report.changelogs = usize::from(strategy != "snapshot");
+            report.latencies = vec![latency("before", false, 300), latency("stopped", true, p99_ms)];
+            report.outages = vec![("stopped", Outages { aborts, bases: 0.0 })];
+            report.failures().len()
+        };
+        assert_eq!(failures("changelog+snapshot", 0.0, 320), 0);
+        assert_eq!(failures("changelog+snapshot", 1.0, 3_000), 2);
+        assert_eq!(failures("snapshot", 3.0, 30_000), 0);
+        assert_eq!(failures("snapshot", 0.0, 30_000), 1);
     }
 
     #[test]

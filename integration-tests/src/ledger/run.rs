@@ -8,37 +8,31 @@ use tidegate::time::{Clock, SystemClock};
 
 use super::generator::Generator;
 use super::inputs::Inputs;
-use super::instance::Metrics;
+use super::instance::{Metrics, Surroundings};
 use super::kafka::Cluster;
 use super::link::Link;
-use super::observer::{Observer, Seen, Topics, input_differences, read_increments};
-use super::options::{BrokerFault, Options};
+use super::observer::{Observer, Topics, input_differences};
+use super::options::{Fault, Options};
 use super::random::Random;
-use super::report::{Changelogs, Report, Restores};
+use super::report::{Report, Restores};
 use super::scenario::{Run, prepare_instances};
 use super::{LedgerError, lock, witness};
-use crate::Broker;
+use crate::{Broker, SnapshotStore};
 
 /// Does what the options say and answers what was found out. Files and topics stay where the run fails.
 ///
 /// # Errors
 /// Where the run cannot be brought to its end; the first findings are printed then.
 pub fn run(options: &Options) -> Result<Report, LedgerError> {
+    options.check()?;
     let clock = Arc::new(SystemClock::default());
     let seed = options.seed.unwrap_or_else(|| clock.wall_ms() as u64 % 1_000_000);
     let application = format!("ledger-{}-{}", clock.wall_ms() % 1_000_000_000, std::process::id());
     let binary = binary(options)?;
     let work = work_directory(options)?;
     println!("seed {seed}, application {application}, files in {}", work.display());
-    let broker = match &options.bootstrap {
-        Some(_) => None,
-        None => Some(OwnBroker::start()?),
-    };
-    let cluster = match (&broker, &options.bootstrap) {
-        (Some(broker), _) => Cluster::new(broker.link.address().to_string()),
-        (None, Some(address)) => Cluster::new(address.as_str()),
-        (None, None) => return Err(LedgerError::Broken("there is no broker".to_owned())),
-    };
+    let servers = Servers::start(options)?;
+    let cluster = servers.cluster();
     let topics = Topics {
         input: format!("{application}-in"),
         accounts: format!("{application}-accounts"),
@@ -48,29 +42,34 @@ pub fn run(options: &Options) -> Result<Report, LedgerError> {
     let names = [&topics.input, &topics.accounts, &topics.buckets];
     cluster.create_topics(&names.map(|name| (name.as_str(), topics.partitions)))?;
     let inputs = Arc::new(Mutex::new(Inputs::new(seed)));
-    let mut run = Run {
-        options,
-        clock: Arc::clone(&clock),
+    let surroundings = Surroundings {
+        application: &application,
         cluster: &cluster,
         topics: &topics,
-        observer: Observer::start(&cluster, &topics, Arc::clone(&inputs))?,
+        store: servers.store.as_ref(),
+    };
+    let mut run = Run {
+        options,
+        observer: Observer::start(&cluster, &topics, Arc::clone(&inputs), Arc::clone(&clock))?,
+        clock: Arc::clone(&clock),
+        cluster: &cluster,
+        application: &application,
+        topics: &topics,
         inputs,
-        instances: prepare_instances(options, &application, &cluster, &topics, &binary, &work)?,
+        instances: prepare_instances(options, &surroundings, &binary, &work)?,
         starts: Vec::new(),
         metrics: Metrics::new(),
+        changelogs: None,
+        phases: Vec::new(),
+        outages: Vec::new(),
         random: Random::new(seed),
     };
-    let load = Load {
-        options,
-        seed,
-        application: &application,
-        start: clock.monotonic(),
-    };
-    if let Err(error) = load.drive(&mut run, broker.as_ref()) {
+    let start = clock.monotonic();
+    if let Err(error) = drive(&mut run, start, &servers) {
         run.observer.print_findings();
         return Err(error);
     }
-    let report = load.close(run)?;
+    let report = close(run, seed, start)?;
     if report.failures().is_empty() {
         cluster.delete_topics(&application)?;
         if options.work.is_none() {
@@ -80,69 +79,82 @@ pub fn run(options: &Options) -> Result<Report, LedgerError> {
     Ok(report)
 }
 
-struct Load<'a> {
-    options: &'a Options,
-    seed: u64,
-    application: &'a str,
-    start: Duration,
+fn drive(run: &mut Run<'_>, start: Duration, servers: &Servers) -> Result<(), LedgerError> {
+    let (inputs, clock) = (Arc::clone(&run.inputs), Arc::clone(&run.clock));
+    let generator = Generator::start(run.cluster, &run.topics.input, run.options.rate, inputs, clock)?;
+    run.start_all()?;
+    match (run.options.fault, &servers.broker, &servers.store) {
+        (Fault::None, ..) => run.stop_again_and_again()?,
+        (Fault::Broker, Some(own), _) => run.disturb_broker(&own.broker, &own.link)?,
+        (Fault::Store, _, Some(store)) => run.disturb_store(store)?,
+        (Fault::Broker | Fault::Store, ..) => {
+            return Err(LedgerError::Broken("there is nothing to disturb".to_owned()));
+        }
+    }
+    let elapsed = run.clock.monotonic() - start;
+    run.go_on_for(run.options.least_load().saturating_sub(elapsed))?;
+    run.finish(generator)
 }
 
-impl Load<'_> {
-    fn drive(&self, run: &mut Run<'_>, broker: Option<&OwnBroker>) -> Result<(), LedgerError> {
-        let inputs = Arc::clone(&run.inputs);
-        let clock = Arc::clone(&run.clock);
-        let generator = Generator::start(run.cluster, &run.topics.input, self.options.rate, inputs, clock)?;
-        run.start_all()?;
-        match (self.options.fault, broker) {
-            (BrokerFault::None, _) => run.stop_again_and_again()?,
-            (BrokerFault::Broker, Some(own)) => run.disturb(&own.broker, &own.link)?,
-            (BrokerFault::Broker, None) => {
-                let reason = "--fault broker stops the broker, so it needs one of its own: leave --bootstrap out";
-                return Err(LedgerError::Broken(reason.to_owned()));
-            }
-        }
-        let elapsed = run.clock.monotonic() - self.start;
-        run.go_on_for(Duration::from_secs(self.options.seconds).saturating_sub(elapsed))?;
-        run.finish(generator)
-    }
+fn close(run: Run<'_>, seed: u64, start: Duration) -> Result<Report, LedgerError> {
+    let patience = run.options.patience();
+    let witnesses = run.witnesses();
+    let processed = witness::count(witnesses.iter().map(PathBuf::as_path))
+        .map_err(|error| LedgerError::io("read a witness file", error))?;
+    let observed = run.observer.finish(run.cluster, run.topics, patience, &run.clock)?;
+    let inputs = lock(&run.inputs);
+    let input_differences = input_differences(run.cluster, run.topics, &inputs, patience, &run.clock)?;
+    let changelogs = match run.changelogs {
+        Some(reader) => Some(reader.finish(run.cluster, patience, &run.clock)?),
+        None => None,
+    };
+    let mut topics = run.cluster.topics(run.application)?;
+    topics.retain(|(name, _)| name.ends_with("-changelog"));
+    Ok(Report {
+        options: run.options.clone(),
+        seed,
+        inputs: inputs.len() as u64,
+        input_differences,
+        seen: observed.seen,
+        findings: observed.findings,
+        processed,
+        restores: Restores::judge(&run.starts, changelogs.as_ref()),
+        changelogs: topics.len(),
+        starts: run.starts,
+        metrics: run.metrics,
+        latencies: run
+            .phases
+            .iter()
+            .filter_map(|phase| observed.latencies.of(phase))
+            .collect(),
+        outages: run.outages,
+        duration: run.clock.monotonic() - start,
+    })
+}
 
-    fn close(&self, run: Run<'_>) -> Result<Report, LedgerError> {
-        let patience = self.options.patience();
-        let witnesses = run.witnesses();
-        let processed = witness::count(witnesses.iter().map(PathBuf::as_path))
-            .map_err(|error| LedgerError::io("read a witness file", error))?;
-        let (seen, findings): (Seen, _) = run.observer.finish(run.cluster, run.topics, patience, &run.clock)?;
-        let inputs = lock(&run.inputs);
-        let input_differences = input_differences(run.cluster, run.topics, &inputs, patience, &run.clock)?;
-        let changelogs = self.changelogs(run.cluster, &run.clock)?;
-        Ok(Report {
-            options: self.options.clone(),
-            seed: self.seed,
-            inputs: inputs.len() as u64,
-            input_differences,
-            seen,
-            findings,
-            processed,
-            restores: Restores::judge(&run.starts, &changelogs),
-            starts: run.starts,
-            metrics: run.metrics,
-            duration: run.clock.monotonic() - self.start,
+/// What the service depends on: started for the run, except for a broker that runs already.
+struct Servers {
+    broker: Option<OwnBroker>,
+    bootstrap: String,
+    store: Option<SnapshotStore>,
+}
+
+impl Servers {
+    fn start(options: &Options) -> Result<Self, LedgerError> {
+        let broker = match &options.bootstrap {
+            Some(_) => None,
+            None => Some(OwnBroker::start()?),
+        };
+        let own = broker.as_ref().map(|broker| broker.link.address().to_string());
+        Ok(Self {
+            bootstrap: options.bootstrap.clone().or(own).unwrap_or_default(),
+            broker,
+            store: SnapshotStore::start_for(options.strategy),
         })
     }
 
-    fn changelogs(&self, cluster: &Cluster, clock: &SystemClock) -> Result<Changelogs, LedgerError> {
-        let all = cluster.topics(self.application)?;
-        let read = |store: &str| {
-            let name = format!("{}-{store}-changelog", self.application);
-            match all.iter().find(|(topic, _)| *topic == name) {
-                Some((topic, partitions)) => {
-                    read_increments(cluster, topic, *partitions, self.options.patience(), clock)
-                }
-                None => Err(LedgerError::Broken(format!("changelog {name} is not there"))),
-            }
-        };
-        let [accounts, buckets] = tidegate_topologies::ledger::STORES;
-        Ok([read(accounts)?, read(buckets)?])
+    fn cluster(&self) -> Cluster {
+        Cluster::new(self.bootstrap.as_str())
     }
 }
 

@@ -1,4 +1,4 @@
-//! What is done to the processes and to the broker while the load goes on.
+//! What is done to the processes while the load goes on.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -7,17 +7,18 @@ use std::time::Duration;
 
 use tidegate::time::{Clock, SystemClock};
 
+use super::changelogs::ChangelogReader;
+use super::faults::Outages;
 use super::generator::{self, Generator};
 use super::inputs::Inputs;
-use super::instance::{Instance, Metrics};
+use super::instance::{Instance, Metrics, Surroundings};
 use super::kafka::Cluster;
-use super::link::Link;
+use super::latency::Phase;
 use super::observer::{Observer, Seen, Topics};
 use super::openings::Opening;
 use super::options::{Disk, Options, Signal};
 use super::random::Random;
 use super::{LedgerError, lock, wait};
-use crate::Broker;
 
 /// One in so many stops comes while the instance is still starting.
 const EARLY_STOPS_PER_CENT: u64 = 20;
@@ -27,13 +28,15 @@ const EARLY: Duration = Duration::from_millis(1_500);
 const LATER: Duration = Duration::from_millis(2_000);
 /// How long an instance stays away at most where another can take over: longer than the session time-out.
 const AWAY: Duration = Duration::from_secs(12);
-/// Load before the broker is disturbed, and between two disturbances.
-const CALM: Duration = Duration::from_secs(10);
 /// Metrics that are summed up over all processes, as far as they could be asked before their end.
-const SUMMED: [&str; 4] = [
+const SUMMED: [&str; 8] = [
     "tidegate_aborts_total",
     "tidegate_producers_fenced_total",
     "tidegate_commits_unknown_total",
+    "tidegate_packs_stored_total",
+    "tidegate_snapshots_total",
+    "tidegate_snapshots_failed_total",
+    "tidegate_objects_collected_total",
     INVARIANT_VIOLATIONS,
 ];
 /// The metric that must stay 0.
@@ -60,6 +63,8 @@ pub struct Run<'a> {
     pub clock: Arc<SystemClock>,
     /// The broker as clients see it.
     pub cluster: &'a Cluster,
+    /// Name of the application.
+    pub application: &'a str,
     /// The topics of the run.
     pub topics: &'a Topics,
     /// The books.
@@ -72,6 +77,12 @@ pub struct Run<'a> {
     pub starts: Vec<Start>,
     /// Sums of some metrics of all processes.
     pub metrics: Metrics,
+    /// The reader of the changelogs, once there are some.
+    pub changelogs: Option<ChangelogReader>,
+    /// What was going on when, where latencies are of interest.
+    pub phases: Vec<Phase>,
+    /// What the service did while the object store was away.
+    pub outages: Vec<(&'static str, Outages)>,
     /// The choices.
     pub random: Random,
 }
@@ -85,7 +96,11 @@ impl Run<'_> {
         for index in 0..self.instances.len() {
             self.start(index, None)?;
         }
-        self.wait_for_output()
+        self.wait_for_output()?;
+        if self.options.strategy.has_changelogs() {
+            self.changelogs = Some(ChangelogReader::start(self.cluster, self.application)?);
+        }
+        Ok(())
     }
 
     /// Stops and starts instances at random moments.
@@ -123,32 +138,6 @@ impl Run<'_> {
         self.wait_for_output()
     }
 
-    /// Stops the broker and starts it again, then holds the connection up; the instances are left alone.
-    ///
-    /// The broker itself is never frozen: one that comes back from that takes itself for dead for a moment, and
-    /// Kafka 4.3 was seen to end transactions then without telling their partitions, which nobody's client survives.
-    ///
-    /// # Errors
-    /// Where an instance ends, or does not catch up by itself.
-    pub fn disturb(&mut self, broker: &Broker, link: &Link) -> Result<(), LedgerError> {
-        self.go_on_for(CALM)?;
-        println!("broker stopped for {} s", self.options.stopped_seconds);
-        broker.stop();
-        self.go_on_for(Duration::from_secs(self.options.stopped_seconds))?;
-        broker.start_again();
-        let waited = self.catch_up()?;
-        println!("caught up {:.1} s after the broker came back", waited.as_secs_f64());
-        self.go_on_for(CALM)?;
-        println!("connection held up for {} s", self.options.held_seconds);
-        link.hold();
-        let held = self.go_on_for(Duration::from_secs(self.options.held_seconds));
-        link.release();
-        held?;
-        let waited = self.catch_up()?;
-        println!("caught up {:.1} s after the connection was back", waited.as_secs_f64());
-        self.go_on_for(CALM)
-    }
-
     /// Lets the load run for some time.
     ///
     /// # Errors
@@ -164,6 +153,9 @@ impl Run<'_> {
     /// # Errors
     /// Where output is missing at the end of the patience.
     pub fn finish(&mut self, generator: Generator) -> Result<(), LedgerError> {
+        if self.options.strategy.has_snapshots() {
+            self.wait_for_bases()?;
+        }
         generator.stop()?;
         self.wait_for_all_output()?;
         for index in 0..self.instances.len() {
@@ -171,7 +163,7 @@ impl Run<'_> {
             self.wipe_if_asked(index)?;
             self.start(index, Some(stopped_ms))?;
         }
-        generator::write_one_for_each(self.cluster, &self.topics.input, &self.inputs)?;
+        generator::write_one_for_each(self.cluster, &self.topics.input, &self.inputs, &self.clock)?;
         self.wait_for_all_output()?;
         for index in 0..self.instances.len() {
             self.terminate(index)?;
@@ -184,7 +176,7 @@ impl Run<'_> {
         self.instances.iter().map(Instance::witness).collect()
     }
 
-    fn check(&mut self) -> Result<Seen, LedgerError> {
+    pub(super) fn check(&mut self) -> Result<Seen, LedgerError> {
         for instance in &mut self.instances {
             instance.check()?;
         }
@@ -241,7 +233,9 @@ impl Run<'_> {
     fn add_metrics(&mut self, index: usize) {
         let metrics = self.instances[index].metrics().unwrap_or_default();
         for name in SUMMED {
-            *self.metrics.entry(name.to_owned()).or_default() += metrics.get(name).copied().unwrap_or_default();
+            if let Some(value) = metrics.get(name) {
+                *self.metrics.entry(name.to_owned()).or_default() += value;
+            }
         }
     }
 
@@ -260,7 +254,7 @@ impl Run<'_> {
     }
 
     /// Waits until all that was written before now has come out of both stages.
-    fn catch_up(&mut self) -> Result<Duration, LedgerError> {
+    pub(super) fn catch_up(&mut self) -> Result<Duration, LedgerError> {
         let written = lock(&self.inputs).len() as u64;
         let (clock, patience) = (Arc::clone(&self.clock), self.options.patience());
         wait::until(&clock, patience, &format!("the output of {written} inputs"), || {
@@ -280,13 +274,11 @@ impl Run<'_> {
 /// Where a directory cannot be written.
 pub fn prepare_instances(
     options: &Options,
-    application: &str,
-    cluster: &Cluster,
-    topics: &Topics,
+    surroundings: &Surroundings<'_>,
     binary: &Path,
     work: &Path,
 ) -> Result<Vec<Instance>, LedgerError> {
     (0..options.instances)
-        .map(|number| Instance::prepare(number, application, options, cluster, topics, binary, work))
+        .map(|number| Instance::prepare(number, options, surroundings, binary, work))
         .collect()
 }

@@ -80,6 +80,34 @@ fn two_instances_take_over_from_each_other() {
 }
 
 #[test]
+fn killed_instances_count_every_input_once_with_increments_in_an_object_store() {
+    ledger_on_the_shared_broker(&["--kills", "3", "--strategy", "snapshot"]);
+}
+
+#[test]
+fn empty_disks_are_filled_from_base_snapshots_and_increments() {
+    ledger_on_the_shared_broker(&["--kills", "2", "--disk", "wiped", "--strategy", "snapshot"]);
+}
+
+#[test]
+fn empty_disks_are_filled_from_base_snapshots_and_trimmed_changelogs() {
+    ledger_on_the_shared_broker(&["--kills", "2", "--disk", "wiped", "--strategy", "changelog+snapshot"]);
+}
+
+/// An outage that is longer than a commit may take to be stored.
+const STORE_OUTAGE: [&str; 6] = ["--fault", "store", "--seconds", "8", "--held-seconds", "0"];
+
+#[test]
+fn an_object_store_that_goes_away_aborts_epochs_that_need_it_and_loses_nothing() {
+    ledger_on_the_shared_broker(&[&STORE_OUTAGE[..], &["--strategy", "snapshot"]].concat());
+}
+
+#[test]
+fn an_object_store_that_goes_away_holds_nothing_up_where_there_are_changelogs() {
+    ledger_on_the_shared_broker(&[&STORE_OUTAGE[..], &["--strategy", "changelog+snapshot"]].concat());
+}
+
+#[test]
 fn a_broker_that_goes_away_and_comes_back_costs_nothing_but_time() {
     // Held for longer than a session, so that the group gives the member up meanwhile.
     ledger(&["--fault", "broker", "--stopped-seconds", "5", "--held-seconds", "15"]);

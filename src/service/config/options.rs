@@ -440,7 +440,7 @@ pub const OPTIONS: &[OptionSpec] = &[
         "tasks.restore_timeout",
         duration(SECOND, 24 * HOUR),
         Some("\"5m\""),
-        "A restore that makes no progress for this long fails and says why.",
+        "A restore from changelogs that makes no progress for this long fails and says why; one that waits for the object store says so and goes on.",
     ),
     option(
         "errors.default",

@@ -63,6 +63,8 @@ pub struct RepositoryRestore {
     increments: Vec<IncrementRef>,
     depth: u64,
     chain_bytes: u64,
+    /// Increments that were applied, and their records.
+    applied: (u64, u64),
     /// Bases that may serve, best first.
     candidates: VecDeque<SnapshotId>,
     has_listed: bool,
@@ -91,6 +93,7 @@ impl RepositoryRestore {
             increments: Vec::new(),
             depth: 0,
             chain_bytes: 0,
+            applied: (0, 0),
             candidates: VecDeque::new(),
             has_listed: false,
             seen: BTreeSet::new(),
@@ -307,7 +310,7 @@ impl RepositoryRestore {
         Ok(is_done)
     }
 
-    fn apply_one(&self, found: &Found, increment: &IncrementRef, bytes: &[u8]) -> Result<(), SnapshotError> {
+    fn apply_one(&mut self, found: &Found, increment: &IncrementRef, bytes: &[u8]) -> Result<(), SnapshotError> {
         let object = increment.pack.object();
         let End::Footer(footer) = read_end(bytes, &object)? else {
             return Err(damaged(&object, "it is shorter than it says"));
@@ -325,6 +328,7 @@ impl RepositoryRestore {
         if let Some(backend) = &found.backend {
             backend.apply(&overlay, &meta)?;
         }
+        self.applied = (self.applied.0 + 1, self.applied.1 + overlay.len() as u64);
         self.opener.metrics.restore_records.add(overlay.len() as u64);
         self.opener.metrics.restored_bytes.add(bytes.len() as u64);
         Ok(())
@@ -348,14 +352,12 @@ impl RepositoryRestore {
                 self.go_blind();
                 return Ok(());
             }
-            return match self.waited >= found.request.restore_timeout {
-                true => Err(WorkerError::Snapshot {
-                    task: self.task,
-                    source: error,
-                }
-                .into()),
-                false => Ok(()),
-            };
+            // Nothing is wrong with the state: whoever stopped now would only have to wait after its next start.
+            if self.waited >= found.request.restore_timeout {
+                warn!(task = %self.task, %error, "a restore waits for the object store");
+                self.waited = Duration::ZERO;
+            }
+            return Ok(());
         }
         if !error.is_damage() {
             return Err(match error {
@@ -428,6 +430,10 @@ impl RepositoryRestore {
                 };
             }
             return self.opener.restore(found);
+        }
+        if !matches!(found.decision, Decision::Current) {
+            let (increments, records) = self.applied;
+            info!(task = %self.task, increments, records, "increments applied");
         }
         self.opener.finish(found, Vec::new()).map(Begun::opened)
     }
