@@ -284,8 +284,8 @@ fn two_instances_share_the_tasks_and_take_over_from_each_other() {
     assert_counted(&world, "totals", &totals);
 }
 
-#[test]
-fn partitions_that_a_static_instance_was_giving_up_when_it_stopped_find_an_owner() {
+/// How often somebody had to make the group share out its partitions again.
+fn rebalances_forced_after_a_stop_in_the_midst_of_giving_up() -> u64 {
     let world = World::new();
     let named = |name: &str| InstanceSettings {
         instance_id: Some(name.to_owned()),
@@ -309,7 +309,6 @@ fn partitions_that_a_static_instance_was_giving_up_when_it_stopped_find_an_owner
     world.produce(more.clone());
     world.wait_until_consumed("orphans", &[&first, &second]);
     let forced = first.counters().rebalances_forced.get() + second.counters().rebalances_forced.get();
-    assert!(forced > 0, "without it two tasks would have no owner");
     for instance in [first, second] {
         instance.stop();
         instance.join().expect("a clean end");
@@ -341,6 +340,14 @@ fn impersonate(world: &World, application: &str, instance_id: &str) {
             "nobody claims the identity"
         );
     }
+    forced
+}
+
+/// Whether the group takes partitions from an instance just when it stops is a matter of threads: it is tried until it does.
+#[test]
+fn partitions_that_a_static_instance_was_giving_up_when_it_stopped_find_an_owner() {
+    let forced = (0..5).any(|_| rebalances_forced_after_a_stop_in_the_midst_of_giving_up() > 0);
+    assert!(forced, "without it two tasks would have no owner");
 }
 
 #[test]
