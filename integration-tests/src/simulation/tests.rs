@@ -42,6 +42,11 @@ fn seeds_that_find_bugs_of_the_past_find_none() {
         (32, Snapshot, "NothingIsNoRestorePoint"),
         (533, Snapshot, "CollectBeforeListing"),
         (662, Snapshot, "sleep counted as a store that does not answer"),
+        (
+            1896,
+            Snapshot,
+            "increments without a base that do not say how many there are before them",
+        ),
         (218, ChangelogAndSnapshot, "TrimmedIsGone"),
         (
             372,

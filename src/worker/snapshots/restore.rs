@@ -347,8 +347,14 @@ impl RepositoryRestore {
     /// What follows from a step that failed.
     fn recover(&mut self, place: Place, found: &Found, error: SnapshotError) -> Result<(), NotOpened> {
         if error.is_passing() {
-            if matches!((place, &found.decision), (Place::Look, Decision::Current)) && self.waited >= BLIND_AFTER {
-                // The disk has everything: the task need not wait for a store that is away.
+            let has_base = found
+                .pointer
+                .as_ref()
+                .is_some_and(|pointer| pointer.state.base.is_some());
+            let is_current = matches!((place, &found.decision), (Place::Look, Decision::Current));
+            if is_current && has_base && self.waited >= BLIND_AFTER {
+                // The disk has everything: the task need not wait for a store that is away. Without a base, increments that do not say how
+                // many there are before them would lead nowhere.
                 self.go_blind();
                 return Ok(());
             }
