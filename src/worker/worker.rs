@@ -146,6 +146,15 @@ pub struct Worker {
     reported_load: [i64; 3],
 }
 
+impl Drop for Worker {
+    /// Work beside the worker ends when nobody wants it any more, and the background waits for that: so what wants it goes first. Else
+    /// an instance that fails while the object store is away would not end before it is back.
+    fn drop(&mut self) {
+        self.committing = None;
+        self.tasks.clear();
+    }
+}
+
 impl Worker {
     /// A worker without tasks. Makes its consumer; the producer follows in the first turn.
     ///
