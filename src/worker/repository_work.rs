@@ -378,7 +378,6 @@ impl Worker {
             tasks: tasks.collect(),
             folders: own,
             with_packs,
-            cancelled: Arc::default(),
         };
         self.work.is_collecting = true;
         let collect = Collect::new(Arc::clone(repository), job);

@@ -29,6 +29,8 @@ pub struct Chain {
     after_base: VecDeque<IncrementRef>,
     /// Their bytes, as far as that is known.
     bytes: VecDeque<u64>,
+    /// Their sum: it is asked for in each turn of a worker.
+    total_bytes: u64,
     /// The last increments before those, newest first.
     older: VecDeque<IncrementRef>,
     /// How many increments there have been since the lineage began.
@@ -48,6 +50,7 @@ impl Chain {
             base,
             is_base_unnamed: false,
             bytes: after_base.iter().map(|_| each).collect(),
+            total_bytes: each * after_base.len() as u64,
             after_base,
             older: older.into_iter().take(MAX_LINKS).collect(),
             depth,
@@ -91,7 +94,7 @@ impl Chain {
 
     /// Bytes of the increments after the base.
     pub fn bytes(&self) -> u64 {
-        self.bytes.iter().sum()
+        self.total_bytes
     }
 
     /// Number of the increments after the base.
@@ -108,6 +111,7 @@ impl Chain {
     pub fn push(&mut self, increment: IncrementRef, bytes: u64) {
         self.after_base.push_front(increment);
         self.bytes.push_front(bytes);
+        self.total_bytes += bytes;
         self.depth += 1;
         self.is_dirty = true;
     }
@@ -136,6 +140,7 @@ impl Chain {
         let after = after.count();
         let held = self.after_base.split_off(after);
         self.bytes.truncate(after);
+        self.total_bytes = self.bytes.iter().sum();
         for increment in held.into_iter().rev() {
             self.older.push_front(increment);
         }

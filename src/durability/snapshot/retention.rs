@@ -17,6 +17,11 @@ pub struct Retention {
 }
 
 impl Retention {
+    /// Whether an object may be deleted at `now_ms` if nobody refers to it: it is older than the grace.
+    pub fn is_old(&self, blob: &BlobInfo, now_ms: Millis) -> bool {
+        now_ms.saturating_sub(blob.written_ms) >= self.grace_ms()
+    }
+
     fn grace_ms(&self) -> Millis {
         Millis::try_from(self.grace.as_millis()).unwrap_or(Millis::MAX)
     }
@@ -34,10 +39,4 @@ impl Retention {
             .map(|(base, _)| *base)
             .collect()
     }
-}
-
-/// Those objects of a listing that may be deleted at `now_ms` if nobody refers to them: they are older than the grace.
-pub fn old<'a>(listing: &'a [BlobInfo], retention: &Retention, now_ms: Millis) -> Vec<&'a BlobInfo> {
-    let is_old = |blob: &&BlobInfo| now_ms.saturating_sub(blob.written_ms) >= retention.grace_ms();
-    listing.iter().filter(is_old).collect()
 }

@@ -7,13 +7,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crate::blob::BlobInfo;
 use crate::durability::Pointer;
 use crate::durability::snapshot::{
-    IncrementRef, Manifest, PACKS_FOLDER, Retention, SnapshotId, manifests_folder, old, task_folder,
+    IncrementRef, Manifest, PACKS_FOLDER, Retention, SnapshotId, manifests_folder, task_folder,
 };
 use crate::ids::{Epoch, TaskId, TopicPartition};
 use crate::log::Log;
@@ -35,7 +34,6 @@ pub struct CollectJob {
     pub folders: Vec<TaskId>,
     /// Whether packs of increments are looked at.
     pub with_packs: bool,
-    pub cancelled: Arc<AtomicBool>,
 }
 
 /// What came of it.
@@ -53,7 +51,7 @@ pub struct Collect {
     waiting: Vec<(TaskId, TopicPartition)>,
     referenced: BTreeSet<String>,
     manifests: BTreeMap<(TaskId, SnapshotId), Manifest>,
-    folders: Vec<String>,
+    folders: Vec<(Option<TaskId>, String)>,
     /// What was old when its folder was listed, and what young manifests there were.
     old: Vec<BlobInfo>,
     young: Vec<(TaskId, SnapshotId)>,
@@ -62,8 +60,9 @@ pub struct Collect {
 
 impl Collect {
     pub fn new(repository: Arc<Repository>, job: CollectJob) -> Self {
-        let mut folders: Vec<String> = job.folders.iter().map(|task| task_folder(*task)).collect();
-        folders.extend(job.with_packs.then(|| PACKS_FOLDER.to_owned()));
+        let of_tasks = job.folders.iter().map(|task| (Some(*task), task_folder(*task)));
+        let of_packs = job.with_packs.then(|| (None, PACKS_FOLDER.to_owned()));
+        let folders = of_tasks.chain(of_packs).collect();
         Self {
             repository,
             waiting: job.tasks.clone(),
@@ -79,12 +78,9 @@ impl Collect {
 
     /// Looks at one task, or at one folder; the outcome at the end. Where something cannot be read nothing is deleted.
     pub fn step(&mut self) -> Option<Result<Collection, SnapshotError>> {
-        if self.job.cancelled.load(Ordering::Relaxed) {
-            return Some(Err(SnapshotError::Cancelled));
-        }
         let too_early = planted(Bug::CollectBeforeListing) && !self.waiting.is_empty();
-        if let Some(folder) = self.folders.pop_if(|_| !too_early) {
-            return self.list(&folder).err().map(Err);
+        if let Some((task, folder)) = self.folders.pop_if(|_| !too_early) {
+            return self.list(task, &folder).err().map(Err);
         }
         if let Some((task, input)) = self.waiting.pop() {
             let Some(pointer) = self.pointer(&input) else {
@@ -128,11 +124,13 @@ impl Collect {
             let newest_only = if planted(Bug::CollectOlderBases) { 1 } else { usize::MAX };
             let retained = manifest.retained().take(newest_only);
             let retained: Vec<SnapshotId> = retained.map(|retained| retained.id).collect();
-            for id in &retained {
+            for id in retained.iter().skip(1) {
                 let older = self.repository.manifest(task, *id)?;
                 self.refer_to_manifest(&older);
                 self.manifests.insert((task, *id), older);
             }
+            self.refer_to_manifest(&manifest);
+            self.manifests.insert((task, base), manifest);
             oldest = retained.last().map_or(base.epoch, |oldest| oldest.epoch);
             for manifest in retained.iter().filter_map(|id| self.manifests.get(&(task, *id))) {
                 let behind = manifest.increments.iter().filter(|increment| increment.epoch > oldest);
@@ -168,7 +166,7 @@ impl Collect {
         Ok(())
     }
 
-    fn list(&mut self, folder: &str) -> Result<(), SnapshotError> {
+    fn list(&mut self, task: Option<TaskId>, folder: &str) -> Result<(), SnapshotError> {
         let retention = self.repository.settings.retention;
         let grace = match planted(Bug::CollectAtOnce) {
             true => Duration::ZERO,
@@ -176,14 +174,14 @@ impl Collect {
         };
         let now_ms = self.repository.clock.wall_ms();
         let listing = self.repository.store.list(folder)?;
-        let old = old(&listing, &Retention { grace, ..retention }, now_ms);
-        let young = listing.iter().filter(|blob| !old.contains(blob));
-        for blob in young {
-            let of_task = self.job.folders.iter().find(|task| task_folder(**task) == folder);
-            self.young
-                .extend(of_task.and_then(|task| Some((*task, SnapshotId::of_manifest(*task, &blob.name)?))));
-        }
-        self.old.extend(old.into_iter().cloned());
+        let retention = Retention { grace, ..retention };
+        let (old, young): (Vec<_>, Vec<_>) = listing.into_iter().partition(|blob| retention.is_old(blob, now_ms));
+        let manifests = young.iter().filter_map(|blob| {
+            let task = task?;
+            Some((task, SnapshotId::of_manifest(task, &blob.name)?))
+        });
+        self.young.extend(manifests);
+        self.old.extend(old);
         Ok(())
     }
 
