@@ -209,8 +209,8 @@ pub trait BlobStore: Send + Sync {
 pub struct BlobLimits {
     /// One attempt of one request may take this long.
     pub request_timeout: Duration,
-    /// All attempts of one call may take this long together. Of an upload in parts, and of parts that are read, each has this time
-    /// for itself; waiting for the bandwidth that is allowed does not count.
+    /// All attempts of one call may take this long together. Of an upload in parts, of parts that are read and of the pages of a listing each has
+    /// this time for itself; waiting for the bandwidth that is allowed does not count.
     pub call_timeout: Duration,
     /// Requests at the same time.
     pub concurrency: usize,

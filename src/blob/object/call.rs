@@ -33,16 +33,20 @@ pub(super) struct Call<'a> {
     operation: Operation,
     name: &'a str,
     begun: Instant,
+    /// When its time began to run: its begin, or that of the last page of a listing.
+    progressed: Cell<Instant>,
     attempts: Cell<u32>,
 }
 
 impl<'a> Call<'a> {
     pub(super) fn begin(shared: &'a Shared, operation: Operation, name: &'a str) -> Self {
+        let begun = Instant::now();
         Self {
             shared,
             operation,
             name,
-            begun: Instant::now(),
+            begun,
+            progressed: Cell::new(begun),
             attempts: Cell::new(0),
         }
     }
@@ -66,7 +70,8 @@ impl<'a> Call<'a> {
         }
     }
 
-    /// As [`Call::run`], of a listing, which takes several requests: each of them has the time of one.
+    /// As [`Call::run`], of a listing, which takes as many requests as there are pages: each of them has the time of one, and the time of the
+    /// call is that between two pages. Each further attempt begins anew, and the pauses between them leave time for few.
     pub(super) async fn run_paged<'s, T>(
         &self,
         list: impl Fn() -> BoxStream<'s, StoreResult<T>>,
@@ -101,7 +106,10 @@ impl<'a> Call<'a> {
     }
 
     fn left(&self) -> Duration {
-        self.shared.limits.call_timeout.saturating_sub(self.begun.elapsed())
+        self.shared
+            .limits
+            .call_timeout
+            .saturating_sub(self.progressed.get().elapsed())
     }
 
     async fn attempt<T>(&self, attempt: impl Future<Output = StoreResult<T>>) -> Result<T, Refusal> {
@@ -114,6 +122,7 @@ impl<'a> Call<'a> {
         let mut all = Vec::new();
         while let Some(item) = self.bounded(items.next()).await? {
             all.push(item.map_err(|error| refusal(&error))?);
+            self.progressed.set(Instant::now());
         }
         Ok(all)
     }
@@ -172,5 +181,62 @@ impl<'a> Call<'a> {
             .metrics
             .observe(self.operation, &result, self.begun.elapsed());
         result
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::stream;
+
+    use super::*;
+
+    const PAGE: Duration = Duration::from_millis(60);
+    const PAGES: u32 = 25;
+
+    fn shared() -> Shared {
+        Shared {
+            root: "a store".to_owned(),
+            limits: BlobLimits {
+                request_timeout: PAGE * 10,
+                call_timeout: PAGE * 10,
+                concurrency: 1,
+                upload_bytes_per_second: 0,
+                download_bytes_per_second: 0,
+            },
+            metrics: Arc::default(),
+            permits: Semaphore::new(1),
+        }
+    }
+
+    /// Pages that come one after the other; the last one never, where `ends` is false.
+    fn pages(ends: bool) -> BoxStream<'static, StoreResult<u32>> {
+        let page = move |number| async move {
+            if number == PAGES && !ends {
+                std::future::pending::<()>().await;
+            }
+            tokio::time::sleep(PAGE).await;
+            Ok(number)
+        };
+        stream::iter(1..=PAGES).then(page).boxed()
+    }
+
+    fn listed(ends: bool) -> BlobResult<Vec<u32>> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
+        let shared = shared();
+        let call = Call::begin(&shared, Operation::List, "increments/");
+        let run = call.run_paged(|| pages(ends));
+        runtime.expect("a runtime").block_on(run)
+    }
+
+    #[test]
+    fn a_listing_may_take_longer_than_a_call_as_long_as_its_pages_come() {
+        let all = listed(true).expect("all pages came");
+        assert_eq!(all, (1..=PAGES).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_listing_whose_next_page_does_not_come_ends() {
+        let error = listed(false).expect_err("the last page does not come");
+        assert!(matches!(error, BlobError::Unavailable { .. }), "{error}");
     }
 }
