@@ -1,6 +1,7 @@
 //! A clock that moves while somebody would wait.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::time::{Clock, Millis};
@@ -34,5 +35,40 @@ impl Clock for VirtualClock {
 
     fn waited(&self, wait: Duration) {
         self.advance(wait);
+    }
+}
+
+/// The clock of one machine: its wall clock may be off, and may be set while processes run.
+#[derive(Debug)]
+pub(super) struct LocalClock {
+    common: Arc<VirtualClock>,
+    ahead_ms: AtomicI64,
+}
+
+impl LocalClock {
+    pub(super) fn new(common: Arc<VirtualClock>) -> Self {
+        Self {
+            common,
+            ahead_ms: AtomicI64::new(0),
+        }
+    }
+
+    /// The wall clock jumps: from now on it is so far ahead of the true time, or behind it.
+    pub(super) fn set_ahead(&self, ahead_ms: Millis) {
+        self.ahead_ms.store(ahead_ms, Ordering::SeqCst);
+    }
+}
+
+impl Clock for LocalClock {
+    fn monotonic(&self) -> Duration {
+        self.common.monotonic()
+    }
+
+    fn wall_ms(&self) -> Millis {
+        self.common.wall_ms() + self.ahead_ms.load(Ordering::SeqCst)
+    }
+
+    fn waited(&self, wait: Duration) {
+        self.common.waited(wait);
     }
 }

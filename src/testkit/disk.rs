@@ -16,6 +16,7 @@ use crate::state::{
 };
 use crate::worker::StateProvider;
 
+use super::lifeline::Lifeline;
 use super::seed::Seed;
 
 /// Batches of a database that a power failure may take; older ones were synced.
@@ -36,6 +37,7 @@ pub(super) struct SimulatedDisk {
 #[derive(Debug, Default)]
 struct Site {
     full: AtomicBool,
+    lifeline: Arc<Lifeline>,
     databases: Mutex<BTreeMap<TaskId, Arc<Database>>>,
     open: Mutex<BTreeMap<TaskId, Weak<Handle>>>,
 }
@@ -46,9 +48,17 @@ impl Site {
     }
 
     fn admit(&self, task: TaskId) -> StateResult<()> {
-        match self.full.load(Ordering::SeqCst) {
+        match self.full.load(Ordering::SeqCst) || !self.lifeline.lives_to_call() {
             true => Err(StateError::DiskFull { path: path(task) }),
             false => Ok(()),
+        }
+    }
+
+    /// A process that has ended changes nothing.
+    fn lives_to_call(&self, task: TaskId) -> StateResult<()> {
+        match self.lifeline.lives_to_call() {
+            true => Ok(()),
+            false => Err(StateError::DiskFull { path: path(task) }),
         }
     }
 
@@ -78,6 +88,17 @@ fn path(task: TaskId) -> PathBuf {
 }
 
 impl SimulatedDisk {
+    /// The disk of a machine whose process lives as long as `lifeline` says.
+    pub(super) fn new(lifeline: Arc<Lifeline>) -> Self {
+        Self {
+            site: Arc::new(Site {
+                lifeline,
+                ..Site::default()
+            }),
+            ..Self::default()
+        }
+    }
+
     fn databases(&self) -> MutexGuard<'_, BTreeMap<TaskId, Arc<Database>>> {
         self.site.databases()
     }
@@ -136,6 +157,7 @@ impl StateProvider for SimulatedDisk {
     }
 
     fn clear(&self, task: TaskId) -> StateResult<()> {
+        self.site.lives_to_call(task)?;
         if !self.unfinished.discard(task) {
             return Err(StateError::Locked { path: path(task) });
         }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::instance::InstanceError;
 use crate::state::StateError;
+use crate::time::Millis;
 use crate::worker::WorkerError;
 
 use super::faults::{Fault, Faults, Next};
@@ -12,6 +13,12 @@ use super::world::{QUIET_ROUNDS, World};
 
 /// How long a replaced process goes on after it has stood still.
 const AFTERLIFE: Duration = Duration::from_secs(3);
+/// Calls that a process makes at most before it ends in the midst of a turn: those of some turns.
+const MOST_CALLS: u64 = 60;
+/// How far a wall clock may be ahead of the true time: below half of the grace less the time-outs, as the operations guide asks for.
+const MOST_AHEAD_MS: u64 = 5_000;
+/// How far it may be behind.
+const MOST_BEHIND_MS: u64 = 600_000;
 /// The longest that all machines sleep.
 const LONGEST_SLEEP_MS: u64 = 4 * 3_600_000;
 
@@ -117,6 +124,13 @@ impl World {
                 slot.disk.set_full(true);
                 slot.full_until = until;
             }
+            Fault::CrashAtCall => slot.lifeline.end_after(1 + fault.part % MOST_CALLS),
+            Fault::ClockJump => {
+                let ahead_ms = (fault.part % (MOST_AHEAD_MS + MOST_BEHIND_MS)) as Millis - MOST_BEHIND_MS as Millis;
+                slot.clock.set_ahead(ahead_ms);
+                story.happened("a wall clock jumped");
+                return;
+            }
             Fault::Outage | Fault::StoreAway | Fault::Sleep | Fault::Ambush => {}
         }
         slot.back_at = Some(until);
@@ -165,6 +179,7 @@ impl World {
         for slot in &self.slots {
             slot.set_rough(!calm);
             if calm {
+                slot.lifeline.renew();
                 slot.network.mend();
             }
         }

@@ -44,6 +44,10 @@ pub(super) enum Fault {
     Ambush,
     /// Nobody can reach the object store.
     StoreAway,
+    /// A process ends in the midst of a turn, between two calls on what is outside of it.
+    CrashAtCall,
+    /// The wall clock of one machine jumps, forth or back.
+    ClockJump,
 }
 
 /// What may go wrong with or without an object store.
@@ -62,6 +66,9 @@ const ALL: [Fault; 13] = [
     Fault::Sleep,
     Fault::Ambush,
 ];
+
+/// What may go wrong as well. Whether it does is drawn apart, so that other runs stay what they were.
+const APART: [Fault; 2] = [Fault::CrashAtCall, Fault::ClockJump];
 
 /// A fault, whom it meets, and how long it lasts.
 #[derive(Clone, Copy, Debug)]
@@ -91,11 +98,12 @@ pub(super) struct Faults {
 }
 
 impl Faults {
-    pub(super) fn new(seed: Seed, has_store: bool, only: Option<Arc<BTreeSet<u32>>>) -> Self {
+    pub(super) fn new(seed: Seed, apart: &Seed, has_store: bool, only: Option<Arc<BTreeSet<u32>>>) -> Self {
         let mut kinds: Vec<Fault> = ALL.into_iter().filter(|_| seed.once_in(2)).collect();
         if has_store && seed.once_in(2) {
             kinds.push(Fault::StoreAway);
         }
+        kinds.extend(APART.into_iter().filter(|_| apart.once_in(3)));
         if kinds.is_empty() {
             kinds.push(Fault::Crash);
         }

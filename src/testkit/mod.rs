@@ -38,6 +38,7 @@ mod cluster;
 mod disk;
 mod disturbance;
 mod faults;
+mod lifeline;
 mod network;
 mod outside;
 mod promises;

@@ -9,8 +9,9 @@ use crate::log::Log;
 use crate::time::Clock;
 use crate::topology::Topology;
 
-use super::clock::VirtualClock;
+use super::clock::{LocalClock, VirtualClock};
 use super::disk::SimulatedDisk;
+use super::lifeline::Lifeline;
 use super::network::Network;
 use super::seed::Seed;
 use super::store::DistantStore;
@@ -34,6 +35,14 @@ pub(super) struct Site {
     pub(super) faults: bool,
 }
 
+/// What is around one place: its ways to log and object store, the life of its process, and its clock.
+pub(super) struct Nearby {
+    pub(super) network: Network,
+    pub(super) blobs: Option<DistantStore>,
+    pub(super) lifeline: Arc<Lifeline>,
+    pub(super) clock: Arc<LocalClock>,
+}
+
 /// A place for an instance, with what outlives it.
 pub(super) struct Slot {
     pub(super) name: String,
@@ -42,6 +51,10 @@ pub(super) struct Slot {
     /// Its way to the object store, where there is one.
     pub(super) blobs: Option<DistantStore>,
     pub(super) disk: Arc<SimulatedDisk>,
+    /// Of the process that runs here.
+    pub(super) lifeline: Arc<Lifeline>,
+    /// Of the machine.
+    pub(super) clock: Arc<LocalClock>,
     /// The name that is kept on the disk.
     identity: String,
     pub(super) static_id: Option<String>,
@@ -57,13 +70,21 @@ pub(super) struct Slot {
 }
 
 impl Slot {
-    pub(super) fn new(name: String, network: Network, blobs: Option<DistantStore>, identity: String) -> Self {
+    pub(super) fn new(name: String, surroundings: Nearby, identity: String) -> Self {
+        let Nearby {
+            network,
+            blobs,
+            lifeline,
+            clock,
+        } = surroundings;
         Self {
             name,
             instance: None,
             network,
             blobs,
-            disk: Arc::default(),
+            disk: Arc::new(SimulatedDisk::new(Arc::clone(&lifeline))),
+            lifeline,
+            clock,
             identity,
             static_id: None,
             paused_until: Duration::ZERO,
@@ -84,6 +105,7 @@ impl Slot {
         let pace = 1 + order.below(HESITATION);
         // A process that cannot reach the log at its start waits for that in real time, so it starts on a calm network.
         self.set_rough(false);
+        self.lifeline.renew();
         let started = SteppedInstance::start(
             Arc::clone(&site.topology),
             settings,
@@ -91,7 +113,7 @@ impl Slot {
                 ports: Ports {
                     log: Arc::new(self.network.clone()) as Arc<dyn Log>,
                     blobs: self.blobs.clone().map(|blobs| Arc::new(blobs) as Arc<dyn BlobStore>),
-                    clock: Arc::clone(&site.clock) as Arc<dyn Clock>,
+                    clock: Arc::clone(&self.clock) as Arc<dyn Clock>,
                 },
                 random: Arc::new(move || names.next()),
                 turns: Arc::new(move || !hesitates || order.below(HESITATION) < pace),

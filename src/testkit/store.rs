@@ -9,6 +9,7 @@ use crate::blob::{BlobError, BlobInfo, BlobResult, BlobSource, BlobStore, Part};
 use crate::time::{Clock, Millis};
 
 use super::clock::VirtualClock;
+use super::lifeline::Lifeline;
 use super::seed::Seed;
 use super::story::Story;
 
@@ -119,15 +120,17 @@ pub(super) struct DistantStore {
     seed: Arc<Seed>,
     story: Arc<Story>,
     rough: Arc<Mutex<bool>>,
+    lifeline: Arc<Lifeline>,
 }
 
 impl DistantStore {
-    pub(super) fn new(store: Arc<SimulatedStore>, seed: Seed, story: Arc<Story>) -> Self {
+    pub(super) fn new(store: Arc<SimulatedStore>, seed: Seed, story: Arc<Story>, lifeline: Arc<Lifeline>) -> Self {
         Self {
             store,
             seed: Arc::new(seed),
             story,
             rough: Arc::default(),
+            lifeline,
         }
     }
 
@@ -163,7 +166,7 @@ impl DistantStore {
     /// Whether a call gets as far as the store.
     fn reach(&self, operation: &'static str, name: &str) -> BlobResult<MutexGuard<'_, Inside>> {
         let is_away = self.store.inside().away_until > self.store.clock.monotonic();
-        match is_away || self.hitch(20) {
+        match !self.lifeline.lives_to_call() || is_away || self.hitch(20) {
             true => Err(self.unavailable(operation, name)),
             false => Ok(self.store.inside()),
         }

@@ -13,14 +13,15 @@ use crate::state::StateMeta;
 use crate::time::Clock;
 use crate::topology::{Topic, TopicRef, Topology};
 
-use super::clock::VirtualClock;
+use super::clock::{LocalClock, VirtualClock};
 use super::faults::Faults;
+use super::lifeline::Lifeline;
 use super::network::Network;
 use super::outside::Outside;
 use super::promises::Promises;
 use super::rebuilt::Rebuilder;
 use super::seed::Seed;
-use super::slot::{Site, Slot};
+use super::slot::{Nearby, Site, Slot};
 use super::store::{DistantStore, SimulatedStore};
 use super::story::Story;
 
@@ -99,7 +100,7 @@ impl World {
             log,
             store,
             slots: Vec::new(),
-            faults: faults.map(|only| Faults::new(Seed::of(setup.seed, 3), has_store, only)),
+            faults: faults.map(|only| Faults::new(Seed::of(setup.seed, 3), &Seed::of(setup.seed, 4), has_store, only)),
             activity: 0,
             quiet: 0,
             rested: 0,
@@ -181,19 +182,26 @@ impl World {
 
     pub(super) fn new_slot(&self, name: String) -> Slot {
         let purpose = 100 + self.slots.len() as u64;
+        let lifeline = Arc::new(Lifeline::default());
         let network = Network::new(
             name.clone(),
             Arc::clone(&self.log),
             self.clock(),
             Seed::of(self.seed, purpose),
             self.story(),
+            Arc::clone(&lifeline),
         );
         let way = |store: &Arc<SimulatedStore>| {
             let seed = Seed::of(self.seed, 10_000 + purpose);
-            DistantStore::new(Arc::clone(store), seed, self.story())
+            DistantStore::new(Arc::clone(store), seed, self.story(), Arc::clone(&lifeline))
         };
-        let blobs = self.store.as_ref().map(way);
-        Slot::new(name, network, blobs, self.new_identity())
+        let nearby = Nearby {
+            network,
+            blobs: self.store.as_ref().map(way),
+            clock: Arc::new(LocalClock::new(self.clock())),
+            lifeline,
+        };
+        Slot::new(name, nearby, self.new_identity())
     }
 
     pub(super) fn new_identity(&self) -> String {
@@ -282,7 +290,7 @@ impl World {
     /// Who restores from the object store, on a calm way to it.
     pub(super) fn rebuilder(&self) -> Option<Rebuilder> {
         let store = self.store.as_ref()?;
-        let way = DistantStore::new(Arc::clone(store), Seed::new(0), self.story());
+        let way = DistantStore::new(Arc::clone(store), Seed::new(0), self.story(), Arc::default());
         Some(Rebuilder {
             log: Arc::clone(&self.log),
             store: Arc::new(way),
@@ -305,6 +313,12 @@ impl World {
             self.site.story.happened("the group moved while a task was restored");
         }
         let finished = instance.is_finished();
+        if slot.lifeline.has_ended() {
+            slot.end(&self.site.story);
+            self.site.story.happened("a process ended in the midst of a turn");
+            self.tell(number, "has ended in the midst of a turn");
+            return Ok(());
+        }
         if part > 0
             && stepped.is_ok()
             && !instance.counters().restores().is_empty()

@@ -23,7 +23,7 @@ impl DistantAdmin {
 
     /// Asks; whether what was asked for has been done when no answer comes is open.
     fn ask<T>(&self, operation: &str, timeout: Duration, ask: impl FnOnce(&dyn Admin) -> LogResult<T>) -> LogResult<T> {
-        if self.network.is_cut() {
+        if self.network.is_in_vain() {
             return Err(self.network.timed_out(operation, timeout));
         }
         let answer = ask(&*self.inner);

@@ -32,7 +32,7 @@ impl Consumer for DistantConsumer {
 
     fn poll(&mut self, max_records: usize, wait: Duration) -> LogResult<Option<Arc<dyn RecordBatch>>> {
         let network = &self.network;
-        if network.is_cut() {
+        if network.is_in_vain() {
             network.waited(wait);
             if network.hitch(8) {
                 return Err(LogError::Unreachable {

@@ -28,7 +28,7 @@ impl Heard {
 impl GroupView for Heard {
     fn metadata(&self) -> GroupMetadata {
         // The client's own thread hears of a new generation with its heartbeats: some time after it has come about.
-        if !self.network.is_cut() && !self.network.hitch(2) {
+        if !self.network.is_in_vain() && !self.network.hitch(2) {
             self.refresh();
         }
         self.last().clone()
@@ -69,7 +69,7 @@ impl DistantMember {
 
 impl GroupMember for DistantMember {
     fn poll(&mut self, wait: Duration) -> LogResult<Option<MemberEvent>> {
-        if self.network.is_cut() {
+        if self.network.is_in_vain() {
             self.network.waited(wait);
             return match self.network.hitch(8) {
                 true => Err(LogError::Unreachable {
@@ -105,7 +105,7 @@ impl GroupMember for DistantMember {
 
     fn complete(&mut self, event: &MemberEvent) -> LogResult<()> {
         self.untold = Some(event.clone());
-        if self.network.is_cut() {
+        if self.network.is_in_vain() {
             return Ok(());
         }
         self.tell_group()
@@ -116,7 +116,7 @@ impl GroupMember for DistantMember {
     }
 
     fn leave(mut self: Box<Self>) {
-        if self.network.is_cut() {
+        if self.network.is_in_vain() {
             return;
         }
         // It leaves anyway: what the group answers now is of no use.

@@ -18,6 +18,7 @@ use crate::log::{Admin, Consumer, GroupMember, Isolation, Log, LogError, LogResu
 use crate::time::Clock;
 
 use super::clock::VirtualClock;
+use super::lifeline::Lifeline;
 use super::seed::Seed;
 use super::story::Story;
 
@@ -61,6 +62,7 @@ struct Shared {
     late: Mutex<Vec<Late>>,
     /// Commits whose answer was lost and for which somebody still waits.
     unheard: AtomicUsize,
+    lifeline: Arc<Lifeline>,
 }
 
 impl Network {
@@ -70,6 +72,7 @@ impl Network {
         clock: Arc<VirtualClock>,
         seed: Seed,
         story: Arc<Story>,
+        lifeline: Arc<Lifeline>,
     ) -> Self {
         Self {
             shared: Arc::new(Shared {
@@ -81,6 +84,7 @@ impl Network {
                 condition: Mutex::default(),
                 late: Mutex::default(),
                 unheard: AtomicUsize::new(0),
+                lifeline,
             }),
         }
     }
@@ -117,6 +121,11 @@ impl Network {
 
     pub(super) fn is_cut(&self) -> bool {
         self.condition().cut_until > self.shared.clock.monotonic()
+    }
+
+    /// Whether a call of the process brings nothing: there is no way, or the process has ended in the midst of its turn.
+    fn is_in_vain(&self) -> bool {
+        !self.shared.lifeline.lives_to_call() || self.is_cut()
     }
 
     /// Whether requests are still on their way, or answers waited for that will not come.

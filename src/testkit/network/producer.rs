@@ -104,7 +104,7 @@ impl DistantProducer {
 
     /// The client's own thread sends some of what waits.
     fn send_some(&mut self) {
-        if self.network.is_cut() {
+        if self.network.is_in_vain() {
             return;
         }
         let some = match self.network.condition().rough {
@@ -149,7 +149,7 @@ impl DistantProducer {
         if self.network.now() >= running.deadline {
             return Some(Err(self.give_up(running)));
         }
-        if self.network.is_cut() || running.unheard.is_some() || self.network.hitch(3) {
+        if self.network.is_in_vain() || running.unheard.is_some() || self.network.hitch(3) {
             self.network.waited(wait);
             return None;
         }
@@ -176,7 +176,7 @@ impl DistantProducer {
 
 impl Producer for DistantProducer {
     fn init(&mut self, timeout: Duration) -> LogResult<()> {
-        if self.network.is_cut() || self.network.hitch(20) {
+        if self.network.is_in_vain() || self.network.hitch(20) {
             return Err(self.network.timed_out("initialising a producer", timeout));
         }
         let Some(inner) = &mut self.inner else {
@@ -266,7 +266,7 @@ impl Producer for DistantProducer {
     fn abort(&mut self, timeout: Duration) -> LogResult<()> {
         self.queue.clear();
         self.refused = None;
-        if self.network.is_cut() {
+        if self.network.is_in_vain() {
             return Err(self.network.timed_out("aborting", timeout));
         }
         let Some(inner) = &mut self.inner else {
