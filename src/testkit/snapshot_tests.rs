@@ -14,6 +14,7 @@ use crate::topology::{Builder, Topic, Topology};
 use crate::worker::{NotOpened, WorkerError};
 
 use super::TestCluster;
+use super::store::SimulatedStore;
 use super::world::{APPLICATION, World};
 
 const STRATEGIES: [Durability; 2] = [Durability::Snapshot, Durability::ChangelogAndSnapshot];
@@ -376,28 +377,67 @@ fn code(error: &NotOpened) -> &'static str {
     }
 }
 
-#[test]
-fn damage_to_any_single_object_is_mended_exactly_or_told_loudly() {
-    type Damage = (&'static str, fn(&mut Option<Vec<u8>>));
-    let kinds: [Damage; 4] = [
-        ("missing", |object| *object = None),
-        ("truncated", |object| {
-            let bytes = object.as_mut().expect("an object");
-            bytes.truncate(bytes.len() / 2);
-        }),
-        ("flipped", |object| {
-            let bytes = object.as_mut().expect("an object");
-            let at = bytes.len() / 3;
-            bytes[at] ^= 1;
-        }),
-        ("empty", |object| *object = Some(Vec::new())),
-    ];
-    for durability in STRATEGIES {
-        let mut cluster = cluster(durability).settings(|settings: &mut InstanceSettings| {
-            // Long enough for a chain that has both several bases and increments after the last one.
+/// What an object may be taken for: another one of its kind in the same repository, and one of another application.
+struct Others {
+    swapped: Vec<u8>,
+    foreign: Vec<u8>,
+}
+
+type Damage = (&'static str, fn(&mut Vec<u8>, Others));
+
+/// What may happen to the bytes of an object, beside its loss.
+const DAMAGE: [Damage; 6] = [
+    ("truncated", |bytes, _| bytes.truncate(bytes.len() / 2)),
+    ("flipped", |bytes, _| {
+        let at = bytes.len() / 3;
+        bytes[at] ^= 1;
+    }),
+    ("empty", |bytes, _| bytes.clear()),
+    ("swapped", |bytes, others| *bytes = others.swapped),
+    ("foreign", |bytes, others| *bytes = others.foreign),
+    ("of a later format", |bytes, _| {
+        let text = String::from_utf8_lossy(bytes).into_owned();
+        let later = text.replacen("\"format\":1", "\"format\":2", 1);
+        match later == text {
+            true => bytes
+                .iter_mut()
+                .filter(|byte| **byte == b'1')
+                .for_each(|byte| *byte = b'2'),
+            false => *bytes = later.into_bytes(),
+        }
+    }),
+];
+
+/// A cluster whose repository has several bases, and increments after the last one.
+fn with_long_chains(durability: Durability, seed: u64) -> TestCluster {
+    let mut cluster = cluster(durability)
+        .seed(seed)
+        .settings(|settings: &mut InstanceSettings| {
             settings.snapshots.limits.interval = Duration::from_secs(2);
         });
-        count(&mut cluster, 0..14);
+    count(&mut cluster, 0..14);
+    cluster
+}
+
+/// All objects of a repository by their class.
+fn by_class(store: &SimulatedStore) -> BTreeMap<&'static str, Vec<(String, Vec<u8>)>> {
+    let mut classes: BTreeMap<&str, Vec<_>> = BTreeMap::new();
+    for blob in store.objects() {
+        let mut bytes = Vec::new();
+        store.change(&blob.name, |object| {
+            bytes.clone_from(object.as_ref().expect("an object"))
+        });
+        classes.entry(class(&blob.name)).or_default().push((blob.name, bytes));
+    }
+    classes
+}
+
+#[test]
+fn damage_to_any_single_object_is_mended_exactly_or_told_loudly() {
+    for durability in STRATEGIES {
+        let mut another = with_long_chains(durability, 99);
+        let foreign = by_class(another.world().store.as_ref().expect("a store"));
+        let mut cluster = with_long_chains(durability, 0);
         let world = cluster.world();
         let rebuilder = world.rebuilder().expect("a store");
         let store = world.store.clone().expect("a store");
@@ -411,26 +451,41 @@ fn damage_to_any_single_object_is_mended_exactly_or_told_loudly() {
             .map(|task| rebuild(task).expect("it is whole"))
             .collect();
         let mut seen: BTreeMap<(&str, Outcome), usize> = BTreeMap::new();
-        for blob in store.objects() {
-            for (kind, damage) in kinds {
-                let mut before = None;
-                store.change(&blob.name, |object| {
-                    before.clone_from(object);
-                    damage(object);
+        let objects = by_class(&store);
+        let each = objects.iter().flat_map(|(class, objects)| {
+            let numbered = objects.iter().enumerate();
+            numbered.map(move |(number, object)| (*class, number, object))
+        });
+        for (class, number, (name, before)) in each {
+            for kind in std::iter::once(None).chain(DAMAGE.into_iter().map(Some)) {
+                let other = |all: &BTreeMap<&str, Vec<(String, Vec<u8>)>>, at: usize| {
+                    let of_class = &all[class];
+                    of_class[at % of_class.len()].1.clone()
+                };
+                let others = Others {
+                    swapped: other(&objects, number + 1),
+                    foreign: other(&foreign, number),
+                };
+                let damaged = kind.map(|(_, damage)| {
+                    let mut bytes = before.clone();
+                    damage(&mut bytes, others);
+                    bytes
                 });
+                let kind = kind.map_or("missing", |(kind, _)| kind);
+                store.change(name, |object| *object = damaged);
                 for (task, whole) in tasks().into_iter().zip(&whole) {
                     let outcome = match rebuild(task) {
                         Ok(rebuilt) => {
                             let (rebuilt, whole) = (rebuilt.as_ref(), whole.as_ref());
                             let same = rebuilt.map(|(_, stores)| stores) == whole.map(|(_, stores)| stores);
-                            assert!(same, "{durability:?}: {} {kind}: wrong state", blob.name);
+                            assert!(same, "{durability:?}: {name} {kind}: wrong state");
                             Outcome::Exact
                         }
                         Err(error) => Outcome::Loud(code(&error)),
                     };
-                    *seen.entry((class(&blob.name), outcome)).or_default() += 1;
+                    *seen.entry((class, outcome)).or_default() += 1;
                 }
-                store.put_back(&blob.name, before);
+                store.put_back(name, Some(before.clone()));
             }
         }
         let loud: BTreeSet<&str> = seen
