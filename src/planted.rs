@@ -75,11 +75,13 @@ pub enum Bug {
     TrimmedIsGone,
     /// A task that has never written anything has no restore point (I14). Found by the simulation.
     NothingIsNoRestorePoint,
+    /// What a base snapshot supersedes is deleted before a commit has named it (I11).
+    RetireBeforeNamed,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Bug; 34] = [
+    pub const ALL: [Bug; 35] = [
         Bug::SentIsConfirmed,
         Bug::ApplyBeforeCommit,
         Bug::ForgetOtherInputs,
@@ -114,6 +116,7 @@ impl Bug {
         Bug::CollectBeforeListing,
         Bug::TrimmedIsGone,
         Bug::NothingIsNoRestorePoint,
+        Bug::RetireBeforeNamed,
     ];
 }
 

@@ -120,7 +120,7 @@ impl InstanceSettings {
                 },
                 persist_timeout: Duration::from_secs(5),
                 small_file_bytes: SMALL_FILE_BYTES,
-                collect_interval: Duration::from_secs(600),
+                collect_interval: Duration::from_secs(6 * 3600),
             },
             commit_interval: Duration::from_millis(100),
             overlay_max_bytes: 16 * MIB,

@@ -251,6 +251,29 @@ fn what_nobody_refers_to_goes_after_the_grace_and_what_is_referred_to_stays() {
 }
 
 #[test]
+fn what_a_base_supersedes_goes_without_a_look_at_the_whole_repository() {
+    for durability in STRATEGIES {
+        let mut cluster = cluster(durability).settings(|settings: &mut InstanceSettings| {
+            settings.snapshots.collect_interval = Duration::from_secs(24 * 3600);
+            settings.snapshots.retention.grace = Duration::from_secs(15);
+        });
+        // The only look comes when the grace has passed once; what is superseded later is nobody's but the worker's business.
+        count(&mut cluster, 0..80);
+        assert!(
+            cluster.world().now() > Duration::from_secs(45),
+            "{:?}",
+            cluster.world().now()
+        );
+        // The last base is named, and what it supersedes goes.
+        for _ in 0..3 {
+            cluster.advance(Duration::from_secs(20));
+            cluster.settle();
+        }
+        assert_holds_what_is_referred_to(&mut cluster);
+    }
+}
+
+#[test]
 fn after_an_hour_of_owners_that_move_and_crash_nothing_is_missing_and_nothing_is_left_over() {
     let mut cluster = cluster(Durability::Snapshot).instances(3).settings(|settings| {
         settings.snapshots.limits.interval = Duration::from_secs(20);

@@ -69,6 +69,8 @@ pub enum Done {
     },
     /// What nobody refers to was deleted, or could not be.
     Collected(Result<Collection, SnapshotError>),
+    /// What a base snapshot has superseded was deleted, or could not be.
+    Retired(Result<Collection, SnapshotError>),
 }
 
 /// Work on the snapshot repository, in steps.

@@ -176,6 +176,8 @@ impl Worker {
         let took = now.saturating_sub(committing.began.monotonic);
         self.epochs.committed(now, took);
         self.metrics.commit_latency.observe(took);
+        self.work.note_pack(&committing.epochs);
+        let mut outdated = Vec::new();
         for epoch in committing.epochs {
             self.metrics.records_committed.add(epoch.end.records);
             self.count_nodes(&epoch);
@@ -191,6 +193,7 @@ impl Worker {
             if let Some(chain) = &mut running.chain {
                 chain.named(epoch.state.base);
                 if !chain.has_unnamed_base() {
+                    outdated.extend(running.outdated.take().map(|what| (epoch.end.task, what)));
                     for trim in std::mem::take(&mut running.trim) {
                         let _ = self.purgeable.try_send(trim); // The next base offers it again.
                     }
@@ -208,6 +211,9 @@ impl Worker {
                     running.unapplied -= 1;
                 }
             }
+        }
+        for (task, outdated) in outdated {
+            self.retire(task, outdated);
         }
         self.send_outputs()
     }

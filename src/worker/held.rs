@@ -15,7 +15,7 @@ use crate::task::{EpochEnd, Task};
 use crate::time::Millis;
 
 use super::background::ApplyJob;
-use super::snapshots::{FileHashes, KnownIncrements, PersistTask};
+use super::snapshots::{FileHashes, KnownIncrements, Outdated, PersistTask};
 
 /// A task and how far it is.
 pub(super) enum Stage {
@@ -102,6 +102,8 @@ pub(super) struct Running {
     pub(super) basing: Option<Basing>,
     /// How far its changelogs can be trimmed once a commit has named its base.
     pub(super) trim: BTreeMap<TopicPartition, i64>,
+    /// What may be deleted then.
+    pub(super) outdated: Option<Outdated>,
     /// Since when it waits for an input that is caught up and empty.
     pub(super) idle_since: Option<Duration>,
 }

@@ -14,6 +14,7 @@ mod intake;
 mod metrics;
 mod opener;
 mod opening;
+mod pack_uses;
 mod replay;
 mod repository_work;
 mod settings;

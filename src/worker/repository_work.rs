@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use crate::durability::snapshot::{Chain, IncrementRef, PackId, WriterName};
 use crate::errors::Coded;
@@ -14,9 +14,10 @@ use crate::planted::{Bug, planted};
 use super::background::{Chore, Done, Lane};
 use super::error::WorkerError;
 use super::held::{Basing, CancelOnDrop, Moment, SealedEpoch};
+use super::pack_uses::PackUses;
 use super::snapshots::{
-    Collect, CollectJob, Collection, KnownIncrements, Persist, PersistJob, Persisted, Repository, SnapshotError,
-    SnapshotJob, Snapshotted, Upload,
+    Collect, CollectJob, Collection, KnownIncrements, Outdated, Persist, PersistJob, Persisted, Repository, Retire,
+    RetireJob, SnapshotError, SnapshotJob, Snapshotted, Upload,
 };
 use super::worker::{Phase, Worker};
 
@@ -29,26 +30,49 @@ pub(super) struct RepositoryWork {
     packs: u64,
     /// The task whose base snapshot is being made: one at a time, so that bandwidth goes to one of them.
     basing: Option<TaskId>,
-    collected_at: Duration,
+    /// The packs that this worker has written and tasks still need.
+    packs_used: PackUses,
+    /// When the next look at the whole repository is due; `None` until the first turn.
+    collect_at: Option<Duration>,
     is_collecting: bool,
     is_degraded: bool,
 }
 
 impl RepositoryWork {
-    pub(super) fn new(now: Duration) -> Self {
+    pub(super) fn new() -> Self {
         Self {
             packs: 0,
             basing: None,
-            collected_at: now,
+            packs_used: PackUses::default(),
+            collect_at: None,
             is_collecting: false,
             is_degraded: false,
         }
+    }
+
+    /// A commit was confirmed that has named the pack of these epochs.
+    pub(super) fn note_pack(&mut self, epochs: &[SealedEpoch]) {
+        let named = epochs.iter().filter_map(|epoch| {
+            let increment = epoch.state.increment.as_ref()?;
+            (increment.epoch == epoch.end.epoch).then_some((&increment.pack, epoch))
+        });
+        let named: Vec<_> = named.collect();
+        if let Some((pack, _)) = named.first() {
+            let uses = named.iter().map(|(_, epoch)| (epoch.end.task, epoch.end.epoch));
+            self.packs_used.add((*pack).clone(), uses.collect());
+        }
+    }
+
+    /// A task is not this worker's any more.
+    pub(super) fn forget(&mut self, task: TaskId) {
+        self.packs_used.forget(task);
     }
 }
 
 struct PersistChore(u64, Persist);
 struct UploadChore(u64, TaskId, Upload);
 struct CollectChore(Collect);
+struct RetireChore(Retire);
 
 impl Chore for PersistChore {
     fn step(&mut self) -> Option<Done> {
@@ -61,6 +85,12 @@ impl Chore for UploadChore {
     fn step(&mut self) -> Option<Done> {
         let (ticket, task, result) = (self.0, self.1, self.2.step()?);
         Some(Done::Snapshotted { task, ticket, result })
+    }
+}
+
+impl Chore for RetireChore {
+    fn step(&mut self) -> Option<Done> {
+        self.0.step().map(Done::Retired)
     }
 }
 
@@ -239,8 +269,11 @@ impl Worker {
             self.work.basing = None;
             self.begin_base(&repository, now);
         }
-        let interval = repository.settings.collect_interval;
-        if !self.work.is_collecting && now.saturating_sub(self.work.collected_at) >= interval {
+        // The first look comes as soon as what a former process has left over is old enough.
+        let settings = &repository.settings;
+        let first = || now + settings.collect_interval.min(settings.retention.grace);
+        let due = *self.work.collect_at.get_or_insert_with(first);
+        if !self.work.is_collecting && now >= due {
             self.begin_collection(&repository, now);
         }
         Ok(())
@@ -325,8 +358,13 @@ impl Worker {
                 info!(%task, snapshot = %snapshotted.id, bytes = snapshotted.bytes, uploaded = snapshotted.uploaded_bytes, "base snapshot made");
                 chain.add_base(snapshotted.id);
                 running.trim = snapshotted.trim;
+                running.outdated = Some(snapshotted.outdated);
+                let at_once = running.outdated.take_if(|_| planted(Bug::RetireBeforeNamed));
                 if planted(Bug::BaseNeedsNoName) {
                     chain.named(Some(snapshotted.id));
+                }
+                if let Some(outdated) = at_once {
+                    self.retire(task, outdated);
                 }
                 self.set_degraded(false);
                 Ok(())
@@ -343,9 +381,36 @@ impl Worker {
         }
     }
 
+    /// Has deleted what a base has outdated that a commit has named.
+    pub(super) fn retire(&mut self, task: TaskId, outdated: Outdated) {
+        let Some(repository) = self.repository.clone() else {
+            return;
+        };
+        let packs = self.work.packs_used.release(task, outdated.increments_upto);
+        if packs.is_empty() && outdated.superseded.is_empty() {
+            return;
+        }
+        let job = RetireJob {
+            task,
+            superseded: outdated.superseded,
+            packs,
+        };
+        let retire = Retire::new(repository, job);
+        self.background.run(Lane::Idle, Box::new(RetireChore(retire)));
+    }
+
+    pub(super) fn take_retired(&mut self, result: Result<Collection, SnapshotError>) {
+        match result {
+            Ok(collection) => self.metrics.objects_collected.add(collection.objects),
+            Err(error) => {
+                debug!(code = error.code(), %error, "what a base snapshot has superseded is left to the next look at the repository");
+            }
+        }
+    }
+
     /// Each worker looks at the folders of its tasks; the one that has the application's first task looks at the packs as well.
     fn begin_collection(&mut self, repository: &Arc<Repository>, now: Duration) {
-        self.work.collected_at = now;
+        self.work.collect_at = Some(now + repository.settings.collect_interval);
         let stateful = |task: &TaskId| {
             !self.topology.plan().sub_topologies[task.sub_topology as usize]
                 .stores

@@ -93,6 +93,7 @@ impl Worker {
                 Some(_) => self.metrics.tasks_opening.add(-1),
                 None => continue,
             }
+            self.work.forget(*task);
             info!(%task, worker = %self.settings.name, "task closed");
         }
         if was_running { self.assign_inputs() } else { Ok(()) }
@@ -243,6 +244,7 @@ impl Worker {
             base_began: self.moment(),
             basing: None,
             trim: BTreeMap::new(),
+            outdated: None,
             sent: 0,
             unapplied: 0,
             sealed_at: self.clock.monotonic(),

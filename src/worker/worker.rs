@@ -207,7 +207,7 @@ impl Worker {
             tickets: 0,
             aborts_in_a_row: 0,
             applies_in_flight: 0,
-            work: RepositoryWork::new(now),
+            work: RepositoryWork::new(),
             repository: parts.repository,
             log_trouble: BTreeMap::new(),
             reported_load: [0; 3],
@@ -386,6 +386,10 @@ impl Worker {
             Done::Snapshotted { task, ticket, result } => self.take_snapshotted(task, ticket, result),
             Done::Collected(result) => {
                 self.take_collected(result);
+                Ok(())
+            }
+            Done::Retired(result) => {
+                self.take_retired(result);
                 Ok(())
             }
         }

@@ -47,7 +47,8 @@ fn strategy(bug: Bug) -> Option<Durability> {
         | Bug::CollectAtOnce
         | Bug::CollectOlderBases
         | Bug::CollectBeforeListing
-        | Bug::NothingIsNoRestorePoint => Some(Durability::Snapshot),
+        | Bug::NothingIsNoRestorePoint
+        | Bug::RetireBeforeNamed => Some(Durability::Snapshot),
         Bug::TrimToNewest | Bug::TrimmedIsGone => Some(Durability::ChangelogAndSnapshot),
         _ => None,
     }

@@ -23,4 +23,4 @@ pub use names::{
 };
 pub use pack::{End, FOOTER_GUESS_BYTES, Footer, MAX_LINKS, PackedTask, TaskIncrement, pack, read_end};
 pub use reference::{IncrementRef, StateRef};
-pub use retention::Retention;
+pub use retention::{Retention, Superseded, superseded};

@@ -6,6 +6,31 @@ use crate::blob::BlobInfo;
 use crate::time::Millis;
 
 use super::manifest::Retained;
+use super::names::SnapshotId;
+
+/// A base snapshot that does not stay, and those beside it that do: the next newer one, and the next older one if there is any.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Superseded {
+    /// The snapshot.
+    pub id: SnapshotId,
+    /// Its neighbours.
+    pub neighbours: Vec<SnapshotId>,
+}
+
+/// Those of `bases`, newest first, that are not in the `history` of the snapshot `newest`, which was made after them.
+pub fn superseded(newest: SnapshotId, bases: &[Retained], history: &[Retained]) -> Vec<Superseded> {
+    let stays = |base: &&Retained| history.contains(base);
+    let gone = bases.iter().enumerate().filter(|(_, base)| !stays(base));
+    gone.map(|(at, base)| {
+        let newer = bases[..at].iter().rfind(stays).map_or(newest, |newer| newer.id);
+        let older = bases[at..].iter().find(stays).map(|older| older.id);
+        Superseded {
+            id: base.id,
+            neighbours: std::iter::once(newer).chain(older).collect(),
+        }
+    })
+    .collect()
+}
 
 /// How long snapshots are kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -293,8 +293,8 @@ pub const OPTIONS: &[OptionSpec] = &[
     option(
         "snapshot.collect_interval",
         duration(SECOND, 24 * HOUR),
-        Some("\"10m\""),
-        "How often each worker looks for objects of its tasks that nobody refers to any more, and deletes them.",
+        Some("\"6h\""),
+        "How often each worker lists the folders of its tasks for objects that nobody refers to, and deletes them: what attempts that came to nothing, crashes and moves of tasks have left over. What a base snapshot supersedes is deleted at once, without that.",
     ),
     option(
         "snapshot.request_timeout",

@@ -6,6 +6,7 @@ mod install;
 mod persist;
 mod repository;
 mod restore;
+mod retire;
 mod upload;
 
 pub(super) use collect::{Collect, CollectJob, Collection};
@@ -13,4 +14,5 @@ pub use error::SnapshotError;
 pub(super) use persist::{Persist, PersistJob, PersistTask, Persisted};
 pub use repository::{Repository, SnapshotSettings};
 pub(super) use restore::RepositoryRestore;
-pub(super) use upload::{FileHashes, KnownIncrements, SnapshotJob, Snapshotted, Upload};
+pub(super) use retire::{Retire, RetireJob};
+pub(super) use upload::{FileHashes, KnownIncrements, Outdated, SnapshotJob, Snapshotted, Upload};

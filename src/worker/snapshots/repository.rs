@@ -24,7 +24,7 @@ pub struct SnapshotSettings {
     pub persist_timeout: Duration,
     /// Files of a database that are smaller share an object with others.
     pub small_file_bytes: u64,
-    /// Time between two looks for what may be deleted.
+    /// Time between two looks at the whole repository for what may be deleted.
     pub collect_interval: Duration,
 }
 

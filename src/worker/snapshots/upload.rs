@@ -8,9 +8,10 @@ use std::time::Duration;
 
 use crate::blob::{BlobSource, Part};
 use crate::durability::snapshot::{
-    Attempt, ContentHash, ContentHasher, IncrementRef, Manifest, SnapshotId, StoredFile, files_folder,
+    Attempt, ContentHash, ContentHasher, IncrementRef, Manifest, SnapshotId, StoredFile, Superseded, files_folder,
+    superseded,
 };
-use crate::ids::{Lineage, TaskId, TopicPartition};
+use crate::ids::{Epoch, Lineage, TaskId, TopicPartition};
 use crate::planted::{Bug, planted};
 use crate::state::{Checkpoint, StateBackend, StateError, StateFile, StoreSpec};
 use crate::time::Millis;
@@ -83,8 +84,19 @@ pub struct Snapshotted {
     pub id: SnapshotId,
     /// How far the changelogs are not needed any more once it is named: where the oldest retained snapshot was.
     pub trim: BTreeMap<TopicPartition, i64>,
+    /// What is not needed any more once it is named.
+    pub outdated: Outdated,
     pub uploaded_bytes: u64,
     pub bytes: u64,
+}
+
+/// What a base snapshot has outdated.
+#[derive(Debug)]
+pub struct Outdated {
+    /// Older snapshots that do not stay.
+    pub superseded: Vec<Superseded>,
+    /// The oldest snapshot that stays is of this epoch: no increment up to it is needed.
+    pub increments_upto: Epoch,
 }
 
 enum Stage {
@@ -110,6 +122,7 @@ pub struct Upload {
     parent: Option<Manifest>,
     /// What is to be written in the end.
     manifest: Option<Manifest>,
+    superseded: Vec<Superseded>,
     job: Manifested,
     /// Small files that wait for their object, and how many objects there were.
     shared: Vec<u8>,
@@ -141,6 +154,7 @@ impl Upload {
             parent_id: job.parent,
             parent: None,
             manifest: None,
+            superseded: Vec::new(),
             job: Manifested {
                 stores: job.stores,
                 plan: job.plan,
@@ -249,12 +263,15 @@ impl Upload {
         let epoch = meta.epoch;
         let (known, depth) = self.job.increments.get();
         let (held, later): (Vec<_>, Vec<_>) = known.into_iter().partition(|increment| increment.epoch <= epoch);
+        let id = SnapshotId {
+            epoch,
+            attempt: self.attempt,
+        };
+        let history = self.repository.settings.retention.history(&bases, made_ms);
+        self.superseded = superseded(id, &bases, &history);
         self.manifest = Some(Manifest {
             task: self.task,
-            id: SnapshotId {
-                epoch,
-                attempt: self.attempt,
-            },
+            id,
             meta,
             plan: self.job.plan.clone(),
             stores: self.job.stores.clone(),
@@ -262,7 +279,7 @@ impl Upload {
             writer: self.job.writer.clone(),
             made_ms,
             files: Vec::new(),
-            history: self.repository.settings.retention.history(&bases, made_ms),
+            history,
             increments: held,
             depth: depth.saturating_sub(later.len() as u64),
         });
@@ -427,6 +444,13 @@ impl Upload {
         Ok(Snapshotted {
             id: manifest.id,
             trim: self.trim(manifest)?,
+            outdated: Outdated {
+                superseded: self.superseded.clone(),
+                increments_upto: manifest
+                    .history
+                    .last()
+                    .map_or(manifest.id.epoch, |oldest| oldest.id.epoch),
+            },
             uploaded_bytes: self.uploaded,
             bytes: manifest.bytes(),
         })
