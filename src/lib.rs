@@ -140,6 +140,7 @@ pub mod invariants;
 pub mod log;
 pub mod membership;
 pub mod metrics;
+pub mod offline;
 pub mod operators;
 pub mod partitioner;
 #[doc(hidden)]

@@ -20,5 +20,5 @@ pub use assembly::Ports;
 pub use error::InstanceError;
 pub use instance::{Instance, InstanceHandle, Status};
 pub use settings::{Backend, Guarantee, InstanceSettings, SMALL_FILE_BYTES, StateSettings};
-pub use states::Disk;
+pub use states::{Disk, ScratchStates};
 pub use stepped::{SteppedInstance, Surroundings};

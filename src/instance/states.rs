@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use crate::ids::TaskId;
 use crate::state::entries::Entries;
@@ -12,6 +12,9 @@ use crate::state::{
     StateResult, StoreSpec,
 };
 use crate::worker::StateProvider;
+
+const SCRATCH_BLOCK_CACHE_BYTES: usize = 8 << 20;
+const SCRATCH_WRITE_BUFFER_BYTES: usize = 64 << 20;
 
 /// What an instance keeps between two starts.
 #[derive(Clone)]
@@ -97,6 +100,50 @@ impl StateProvider for MemoryStates {
         let at = (task, &*name(task));
         let begun = EntryInstallation::begin(at, &self.unfinished, former, stores.len(), Box::new(place))?;
         Ok(Box::new(begun))
+    }
+}
+
+/// Databases that are needed for a moment: below a directory that is theirs alone, or in memory.
+pub struct ScratchStates {
+    directory: PathBuf,
+    rocks: OnceLock<Arc<RocksStates>>,
+    memory: Arc<MemoryStates>,
+}
+
+impl ScratchStates {
+    /// Databases below `directory`, which is made when it is needed.
+    pub fn new(directory: PathBuf) -> Self {
+        Self {
+            directory,
+            rocks: OnceLock::new(),
+            memory: Arc::default(),
+        }
+    }
+
+    /// Databases of a kind, as checkpoints name it: `rocksdb` or `entries`.
+    ///
+    /// # Errors
+    /// [`StateError::Foreign`] for any other; [`StateError::Locked`], [`StateError::Io`] as the directory says.
+    pub fn databases(&self, kind: &str) -> StateResult<Arc<dyn StateProvider>> {
+        match kind {
+            "entries" => Ok(Arc::clone(&self.memory) as Arc<dyn StateProvider>),
+            "rocksdb" => Ok(self.rocks()? as Arc<dyn StateProvider>),
+            other => Err(StateError::Foreign {
+                path: self.directory.clone(),
+                reason: format!("a database of kind {other:?} cannot be made"),
+            }),
+        }
+    }
+
+    fn rocks(&self) -> StateResult<Arc<RocksStates>> {
+        if let Some(rocks) = self.rocks.get() {
+            return Ok(Arc::clone(rocks));
+        }
+        let rocks = Arc::new(RocksStates {
+            directory: Arc::new(StateDirectory::open(&self.directory, "scratch", "scratch")?),
+            shared: RocksShared::new(SCRATCH_BLOCK_CACHE_BYTES, SCRATCH_WRITE_BUFFER_BYTES),
+        });
+        Ok(Arc::clone(self.rocks.get_or_init(|| rocks)))
     }
 }
 

@@ -9,6 +9,7 @@ use super::exit::{EXIT_FAILED, EXIT_UNREACHABLE, EXIT_USAGE};
 use crate::errors::Coded;
 use crate::instance::InstanceError;
 use crate::log::LogError;
+use crate::offline::OfflineError;
 use crate::state::StateError;
 use crate::topology::{ParameterError, PlanError, TopologyError};
 
@@ -27,6 +28,7 @@ pub fn code_of(error: &(dyn Error + 'static)) -> Option<&'static str> {
         code::<InstanceError>,
         code::<LogError>,
         code::<StateError>,
+        code::<OfflineError>,
     ];
     types.iter().find_map(|code| code(error))
 }
@@ -42,7 +44,19 @@ pub fn exit_code(error: &(dyn Error + 'static)) -> u8 {
         Some(_) => EXIT_FAILED,
         None if is_configuration(error) || error.is::<ParameterError>() => EXIT_USAGE,
         None if error.is::<InstanceError>() && code_of(error).is_some_and(is_unreachable) => EXIT_UNREACHABLE,
+        None if error.is::<OfflineError>() => exit_code_of_tool(code_of(error).unwrap_or_default()),
         None => EXIT_FAILED,
+    }
+}
+
+/// A tool that could not look is told from one that has looked and has something to say.
+fn exit_code_of_tool(code: &str) -> u8 {
+    match code {
+        "TG1205" => EXIT_UNREACHABLE,
+        code if is_unreachable(code) => EXIT_UNREACHABLE,
+        // Credentials, bucket, folder, names.
+        "TG1203" | "TG1204" | "TG4301" | "TG4302" | "TG4305" | "TG4307" => EXIT_USAGE,
+        _ => EXIT_FAILED,
     }
 }
 

@@ -15,7 +15,7 @@ use crate::blob::metrics::BlobMetrics;
 use crate::blob::object::ObjectBlobs;
 use crate::instance::{Instance, InstanceError, InstanceHandle, Ports};
 use crate::log::Log;
-use crate::log::embedded::EmbeddedSettings;
+use crate::log::embedded::{EmbeddedLog, EmbeddedSettings};
 use crate::log::kafka::{KafkaLog, KafkaSettings};
 use crate::metrics::{Sample, Source};
 use crate::time::{Clock, SystemClock};
@@ -109,6 +109,32 @@ pub fn open_log(
             Arc::clone(clock),
         );
     }
+    open_kafka(name, configuration)
+}
+
+/// Connects to the log of an application for a tool: nothing is created. `None` where the configuration names none that outlives a process.
+///
+/// # Errors
+/// As [`open_log`]; an embedded log that another process has open is refused.
+pub fn open_log_of_tool(
+    configuration: &Configuration,
+    clock: &Arc<dyn Clock>,
+) -> Result<Option<Arc<dyn Log>>, ServiceError> {
+    let settings = configuration.settings();
+    if settings.embedded.enabled {
+        let Some(dir) = settings.embedded.dir.as_deref() else {
+            return Ok(None);
+        };
+        let log = EmbeddedLog::open(dir, Arc::clone(clock), EmbeddedSettings::default());
+        return Ok(Some(log.map_err(ServiceError::start)?));
+    }
+    match settings.kafka.bootstrap_servers {
+        Some(_) => open_kafka("tool", configuration).map(Some),
+        None => Ok(None),
+    }
+}
+
+fn open_kafka(name: &str, configuration: &Configuration) -> Result<Arc<dyn Log>, ServiceError> {
     let kafka = kafka_settings(name, configuration);
     let refused = |e: crate::log::LogError| ConfigError::Conflict {
         keys: "the options under [kafka]".to_owned(),

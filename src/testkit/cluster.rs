@@ -265,6 +265,24 @@ impl TestCluster {
         self.world().clock()
     }
 
+    /// Copies all objects of the cluster's object store.
+    #[cfg(test)]
+    pub(crate) fn copy_store(&mut self, to: &dyn crate::blob::BlobStore) {
+        let store = self.world().store.clone().expect("a strategy with snapshots");
+        for blob in store.objects() {
+            let mut bytes = None;
+            store.change(&blob.name, |object| bytes.clone_from(object));
+            to.create(&blob.name, &bytes.expect("an object"))
+                .expect("it takes everything");
+        }
+    }
+
+    /// The log of the cluster.
+    #[cfg(test)]
+    pub(crate) fn log(&mut self) -> Arc<dyn crate::log::Log> {
+        Arc::clone(&self.world().log) as _
+    }
+
     pub(super) fn world(&mut self) -> &mut World {
         let Self { setup, world } = self;
         world.get_or_insert_with(|| World::new(setup))

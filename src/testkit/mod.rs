@@ -40,6 +40,8 @@ mod disturbance;
 mod faults;
 mod lifeline;
 mod network;
+#[cfg(test)]
+mod offline_tests;
 mod outside;
 mod promises;
 mod rebuilt;

@@ -151,14 +151,14 @@ fn end(instance: InstanceHandle) {
 }
 
 #[derive(Clone, Debug, Default)]
-struct Raw<'a> {
+pub(super) struct Raw<'a> {
     key: Option<&'a [u8]>,
     value: Option<&'a [u8]>,
     timestamp_ms: i64,
     headers: Headers,
 }
 
-fn raw<'a>(key: &'a [u8], value: &'a [u8]) -> Raw<'a> {
+pub(super) fn raw<'a>(key: &'a [u8], value: &'a [u8]) -> Raw<'a> {
     Raw {
         key: Some(key),
         value: Some(value),
@@ -168,7 +168,7 @@ fn raw<'a>(key: &'a [u8], value: &'a [u8]) -> Raw<'a> {
 }
 
 /// Writes records to partition 0 in one transaction.
-fn write_records(log: &dyn Log, topic: &str, records: &[Raw<'_>]) {
+pub(super) fn write_records(log: &dyn Log, topic: &str, records: &[Raw<'_>]) {
     let end = high(log, topic, 0) + records.len() as i64 + 1;
     let id = unique("writer");
     let mut producer = producer(log, Some(&id), &[topic]);

@@ -13,3 +13,4 @@ mod kafka_client_facts;
 mod kafka_membership;
 mod object_store_faults;
 mod programs;
+mod repository_tools;

@@ -73,7 +73,25 @@ impl ObjectBlobs {
     /// [`BlobError::NoStore`] where the URL or the options cannot be right, or the directory's parent is not there;
     /// [`BlobError::Denied`] where the directory cannot be created.
     pub fn open(url: &str, s3: &S3Options, limits: BlobLimits, metrics: Arc<BlobMetrics>) -> BlobResult<Arc<Self>> {
-        let place = Place::open(url, s3, &limits)?;
+        let place = Place::open(url, s3, &limits, true)?;
+        Self::of(place, limits, metrics)
+    }
+
+    /// Opens what `url` names, to look at what is there: a directory has to be there, and nothing is created.
+    ///
+    /// # Errors
+    /// As [`ObjectBlobs::open`].
+    pub fn open_existing(
+        url: &str,
+        s3: &S3Options,
+        limits: BlobLimits,
+        metrics: Arc<BlobMetrics>,
+    ) -> BlobResult<Arc<Self>> {
+        let place = Place::open(url, s3, &limits, false)?;
+        Self::of(place, limits, metrics)
+    }
+
+    fn of(place: Place, limits: BlobLimits, metrics: Arc<BlobMetrics>) -> BlobResult<Arc<Self>> {
         let root = place.root.clone();
         let runtime = Builder::new_multi_thread()
             .worker_threads(THREADS)

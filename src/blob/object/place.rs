@@ -84,11 +84,11 @@ impl fmt::Debug for Place {
 }
 
 impl Place {
-    /// Opens what the URL names. Of these only a directory is touched.
-    pub(super) fn open(url: &str, s3: &S3Options, limits: &BlobLimits) -> BlobResult<Self> {
+    /// Opens what the URL names. Of these only a directory is touched: it is created where that is wanted.
+    pub(super) fn open(url: &str, s3: &S3Options, limits: &BlobLimits, creates: bool) -> BlobResult<Self> {
         match url.split_once("://") {
             Some(("s3", rest)) => Self::s3(rest, s3, limits),
-            Some(("file", directory)) => Self::directory(directory),
+            Some(("file", directory)) => Self::directory(directory, creates),
             Some(("memory", name)) => Self::memory(name),
             _ => Err(unusable(
                 "snapshot.url".to_owned(),
@@ -118,7 +118,7 @@ impl Place {
         })
     }
 
-    fn directory(directory: &str) -> BlobResult<Self> {
+    fn directory(directory: &str, creates: bool) -> BlobResult<Self> {
         let root = format!("file://{directory}");
         if !directory.starts_with('/') {
             return Err(unusable(
@@ -126,11 +126,16 @@ impl Place {
                 "a directory is given by its absolute path, as in file:///directory",
             ));
         }
-        create_directory(FilePath::new(directory)).map_err(|error| match error.kind() {
+        let path = FilePath::new(directory);
+        let made = match creates {
+            true => create_directory(path),
+            false => fs::read_dir(path).map(drop),
+        };
+        made.map_err(|error| match error.kind() {
             io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => BlobError::Denied {
                 root: root.clone(),
                 name: "its directory".to_owned(),
-                operation: "write",
+                operation: if creates { "write" } else { "read" },
                 reason: error.to_string(),
             },
             _ => unusable(root.clone(), &error.to_string()),

@@ -1,5 +1,10 @@
 //! The command line.
 
+mod snapshot;
+mod state;
+mod table;
+mod tools;
+
 use std::ffi::OsString;
 use std::io::{ErrorKind, Write};
 use std::path::PathBuf;
@@ -75,6 +80,8 @@ fn dispatch(
             Some(("reference", matches)) => Ok(stdout.write_all(reference(reference_format(matches)).as_bytes())?),
             _ => Ok(()),
         },
+        Some(("snapshot", matches)) => snapshot::run(matches, environment, stdout),
+        Some(("state", matches)) => state::run(matches, environment, stdout),
         Some((name, matches)) => own_command(application, name, matches),
         None => Ok(()),
     }
@@ -93,7 +100,9 @@ fn command(application: &Application) -> Command {
         .arg_required_else_help(true)
         .subcommand(run_command(application))
         .subcommand(topology_command(application))
-        .subcommand(config_command());
+        .subcommand(config_command())
+        .subcommand(snapshot::command())
+        .subcommand(state::command());
     application.commands.iter().fold(root, |root, own| {
         let arguments = Arg::new("arguments")
             .num_args(0..)
@@ -111,7 +120,7 @@ fn command(application: &Application) -> Command {
 
 const EXIT_CODES: &str = "\
 Exit codes: 0 clean end; 1 failure; 2 wrong command line, configuration or topology;
-3 Kafka not reached at start; 130 and 143 left at once after SIGINT and SIGTERM.";
+3 Kafka or the object store not reached at start; 130 and 143 left at once after SIGINT and SIGTERM.";
 
 fn run_command(application: &Application) -> Command {
     Command::new("run")
@@ -216,7 +225,12 @@ fn embedded() -> Arg {
 
 // ---------------------------------------------------------------------------------------------- the commands
 
-fn configuration(matches: &ArgMatches, environment: Variables) -> Result<Configuration, ConfigErrors> {
+/// The configuration that the arguments name; `given` says what other arguments stand for.
+fn configuration(
+    matches: &ArgMatches,
+    environment: Variables,
+    given: Vec<String>,
+) -> Result<Configuration, ConfigErrors> {
     let files = matches
         .get_many::<PathBuf>("file")
         .into_iter()
@@ -235,6 +249,7 @@ fn configuration(matches: &ArgMatches, environment: Variables) -> Result<Configu
     if let Some(dir) = matches.get_one::<String>("embedded") {
         assignments.push(format!("embedded.dir={dir}"));
     }
+    assignments.extend(given);
     Configuration::load(&Sources {
         files,
         environment,
@@ -267,7 +282,7 @@ fn build(name: &str, function: TopologyFunction, configuration: &Configuration) 
 
 fn run_instance(application: &Application, matches: &ArgMatches, environment: Variables) -> Result<(), BoxError> {
     let (name, function) = find(application, matches.get_one("topology"))?;
-    let configuration = configuration(matches, environment)?;
+    let configuration = configuration(matches, environment, Vec::new())?;
     configuration.check_complete()?;
     let topology = build(name, function, &configuration)?;
     logging::start(&configuration.settings().log);
@@ -281,7 +296,7 @@ fn describe(
     stdout: &mut dyn Write,
 ) -> Result<(), BoxError> {
     let (name, function) = find(application, matches.get_one("topology"))?;
-    let configuration = configuration(matches, environment)?;
+    let configuration = configuration(matches, environment, Vec::new())?;
     let topology = build(name, function, &configuration)?;
     let description = topology.describe();
     let text = match matches.get_one::<String>("format").map(String::as_str) {
@@ -307,7 +322,7 @@ fn check(
     environment: Variables,
     stdout: &mut dyn Write,
 ) -> Result<(), BoxError> {
-    let configuration = configuration(matches, environment)?;
+    let configuration = configuration(matches, environment, Vec::new())?;
     configuration.check_complete()?;
     if let Some(name) = matches.get_one::<String>("topology") {
         let (name, function) = find(application, Some(name))?;
@@ -318,7 +333,7 @@ fn check(
 }
 
 fn show(matches: &ArgMatches, environment: Variables, stdout: &mut dyn Write) -> Result<(), BoxError> {
-    Ok(stdout.write_all(configuration(matches, environment)?.show().as_bytes())?)
+    Ok(stdout.write_all(configuration(matches, environment, Vec::new())?.show().as_bytes())?)
 }
 
 fn reference_format(matches: &ArgMatches) -> ReferenceFormat {
@@ -337,5 +352,9 @@ fn own_command(application: &Application, name: &str, matches: &ArgMatches) -> R
     }
 }
 
+#[cfg(test)]
+mod snapshot_tests;
+#[cfg(test)]
+mod state_tests;
 #[cfg(test)]
 mod tests;

@@ -40,13 +40,13 @@ fn application() -> Application {
         .command("greet", "Say hello", greet)
 }
 
-struct Outcome {
-    code: u8,
-    stdout: String,
-    stderr: String,
+pub(super) struct Outcome {
+    pub(super) code: u8,
+    pub(super) stdout: String,
+    pub(super) stderr: String,
 }
 
-fn run_line(line: &str) -> Outcome {
+pub(super) fn run_line(line: &str) -> Outcome {
     run_with(line, &[])
 }
 

@@ -41,13 +41,31 @@ impl Layout {
     /// # Errors
     /// [`StateError::Foreign`] with the difference, [`StateError::Corrupt`].
     pub(super) fn check(&self, path: &Path, stored: &[u8]) -> StateResult<()> {
+        let stored = Self::read(path, stored)?;
+        self.check_stores(path, &stored)
+    }
+
+    /// The stores that the database in `path` says it has.
+    ///
+    /// # Errors
+    /// [`StateError::Foreign`] for another format, [`StateError::Corrupt`].
+    pub(super) fn stores(path: &Path, stored: &[u8]) -> StateResult<Vec<StoreSpec>> {
+        let stored = Self::read(path, stored)?;
+        let store = |(name, codecs)| StoreSpec {
+            name,
+            ordered: false,
+            codecs,
+        };
+        Ok(stored.stores.into_iter().map(store).collect())
+    }
+
+    fn read(path: &Path, stored: &[u8]) -> StateResult<Self> {
         let format: Format = serde_json::from_slice(stored).map_err(|error| corrupt(path, &error))?;
         if format.format != FORMAT {
             let reason = format!("its format is {}, this build reads format {FORMAT}", format.format);
             return Err(foreign(path, reason));
         }
-        let stored: Layout = serde_json::from_slice(stored).map_err(|error| corrupt(path, &error))?;
-        self.check_stores(path, &stored)
+        serde_json::from_slice(stored).map_err(|error| corrupt(path, &error))
     }
 
     fn check_stores(&self, path: &Path, stored: &Layout) -> StateResult<()> {

@@ -114,6 +114,24 @@ impl RocksBackend {
         Ok(backend)
     }
 
+    /// The stores that the database in `path` was created with, in order of their names, for whoever looks at it without a topology. Whether
+    /// they are ordered it does not say.
+    ///
+    /// # Errors
+    /// As [`RocksBackend::open_read_only`].
+    pub fn stores(path: &Path, shared: &RocksShared) -> StateResult<Vec<StoreSpec>> {
+        let stored = match look_at(path)? {
+            Found::Database { .. } => stored_layout(path, shared)?,
+            Found::Nothing => None,
+        };
+        let stored = stored.ok_or_else(|| StateError::Io {
+            path: path.to_owned(),
+            operation: "opened",
+            reason: "there is no database, or its creation was cut off".into(),
+        })?;
+        Layout::stores(path, &stored)
+    }
+
     /// Begins to put a database together that is to replace the one in `path`, or goes on where an attempt was cut off.
     ///
     /// # Errors

@@ -10,7 +10,8 @@ use tracing::{info, warn};
 
 use crate::durability::Decision;
 use crate::durability::snapshot::{Chain, End, IncrementRef, Manifest, SnapshotId, manifests_folder, read_end};
-use crate::ids::{Epoch, TaskId};
+use crate::ids::{Epoch, Lineage, TaskId};
+use crate::state::{Overlay, StateMeta};
 
 use crate::planted::{Bug, planted};
 
@@ -311,20 +312,8 @@ impl RepositoryRestore {
     }
 
     fn apply_one(&mut self, found: &Found, increment: &IncrementRef, bytes: &[u8]) -> Result<(), SnapshotError> {
-        let object = increment.pack.object();
-        let End::Footer(footer) = read_end(bytes, &object)? else {
-            return Err(damaged(&object, "it is shorter than it says"));
-        };
-        let packed = packed_in(&footer, self.task, increment)?;
-        let meta = packed.meta(&object)?;
-        if meta.lineage != found.lineage {
-            return Err(damaged(&object, "it is of another lineage"));
-        }
-        let range = packed.range();
-        let block = bytes.get(range.start as usize..range.end as usize);
-        let block = block.ok_or_else(|| damaged(&object, "it is shorter than it says"))?;
         let names: Vec<String> = found.request.stores.iter().map(|store| store.name.clone()).collect();
-        let overlay = packed.unpack(block, &names, &object)?;
+        let (overlay, meta) = unpacked(self.task, found.lineage, &names, increment, bytes)?;
         if let Some(backend) = &found.backend {
             backend.apply(&overlay, &meta)?;
         }
@@ -443,6 +432,29 @@ impl RepositoryRestore {
         }
         self.opener.finish(found, Vec::new()).map(Begun::opened)
     }
+}
+
+/// What an increment in the pack `bytes` changes in a task of `lineage` whose stores have these names, and what the state is after it.
+pub(super) fn unpacked(
+    task: TaskId,
+    lineage: Lineage,
+    stores: &[String],
+    increment: &IncrementRef,
+    bytes: &[u8],
+) -> Result<(Overlay, StateMeta), SnapshotError> {
+    let object = increment.pack.object();
+    let End::Footer(footer) = read_end(bytes, &object)? else {
+        return Err(damaged(&object, "it is shorter than it says"));
+    };
+    let packed = packed_in(&footer, task, increment)?;
+    let meta = packed.meta(&object)?;
+    if meta.lineage != lineage {
+        return Err(damaged(&object, "it is of another lineage"));
+    }
+    let range = packed.range();
+    let block = bytes.get(range.start as usize..range.end as usize);
+    let block = block.ok_or_else(|| damaged(&object, "it is shorter than it says"))?;
+    Ok((packed.unpack(block, stores, &object)?, meta))
 }
 
 impl Stage for RepositoryRestore {

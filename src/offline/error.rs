@@ -1,0 +1,121 @@
+//! Why a tool on a repository could not do what it was asked to, or what it has to say in the end.
+
+use crate::blob::BlobError;
+use crate::durability::PointerError;
+use crate::durability::snapshot::FormatError;
+use crate::errors::Coded;
+use crate::ids::{Epoch, TaskId};
+use crate::log::LogError;
+use crate::state::StateError;
+use crate::worker::SnapshotError;
+
+/// See the [module documentation](self).
+#[derive(Debug, thiserror::Error)]
+pub enum OfflineError {
+    /// The store, an object in it, or local state.
+    #[error(transparent)]
+    Snapshot(#[from] SnapshotError),
+    /// Kafka.
+    #[error(transparent)]
+    Log(#[from] LogError),
+    /// What the group has committed is no pointer.
+    #[error(transparent)]
+    Pointer(#[from] PointerError),
+    /// The folder holds nothing.
+    #[error(
+        "there is no snapshot repository in {root}: nothing is there; check snapshot.url and application.id (or --url and --application), and that durability was not changelog"
+    )]
+    Nothing {
+        /// The store and the folder in it.
+        root: String,
+    },
+    /// What was asked for is not in the repository.
+    #[error("{root} has no {what}; it has {there}")]
+    Unknown {
+        /// The store and the folder in it.
+        root: String,
+        /// What was asked for.
+        what: String,
+        /// What there is of the kind.
+        there: String,
+    },
+    /// Objects are missing or damaged.
+    #[error("{count} findings in {root}; they are listed above, with what to do about each")]
+    Findings {
+        /// The store and the folder in it.
+        root: String,
+        /// How many.
+        count: usize,
+    },
+    /// The repository does not lead to the epoch that was asked for.
+    #[error("the state of task {task} at epoch {epoch} cannot be put together: {reason}")]
+    NoWay {
+        /// The task.
+        task: TaskId,
+        /// The epoch.
+        epoch: Epoch,
+        /// Why, and which epochs can be had.
+        reason: String,
+    },
+    /// A key that was typed is none of the store's.
+    #[error("the key {key:?} does not fit store {store}: {reason}")]
+    Key {
+        /// What was typed.
+        key: String,
+        /// The store.
+        store: String,
+        /// What would fit.
+        reason: String,
+    },
+    /// Two states are not the same.
+    #[error("the states differ in {rows} rows of {stores} stores")]
+    Different {
+        /// Rows that one of them has alone, or with another value.
+        rows: u64,
+        /// Stores that differ.
+        stores: usize,
+    },
+    /// Only Kafka knows, and nothing says where it is.
+    #[error(
+        "what is committed only Kafka knows, and nothing says where it is: set kafka.bootstrap_servers (or --embedded=DIR), {remedy}"
+    )]
+    NoKafka {
+        /// What can be done without.
+        remedy: &'static str,
+    },
+}
+
+impl From<BlobError> for OfflineError {
+    fn from(error: BlobError) -> Self {
+        OfflineError::Snapshot(error.into())
+    }
+}
+
+impl From<FormatError> for OfflineError {
+    fn from(error: FormatError) -> Self {
+        OfflineError::Snapshot(error.into())
+    }
+}
+
+impl From<StateError> for OfflineError {
+    fn from(error: StateError) -> Self {
+        OfflineError::Snapshot(error.into())
+    }
+}
+
+impl Coded for OfflineError {
+    fn code(&self) -> &'static str {
+        match self {
+            OfflineError::Snapshot(error) => error.code(),
+            OfflineError::Log(error) => error.code(),
+            OfflineError::Pointer(error) => error.code(),
+            OfflineError::Nothing { .. } => "TG4301",
+            OfflineError::Unknown { .. } => "TG4302",
+            OfflineError::Findings { .. } => "TG4303",
+            OfflineError::NoWay { .. } => "TG4304",
+            OfflineError::Key { .. } => "TG4305",
+            OfflineError::Different { .. } => "TG4306",
+            OfflineError::NoKafka { .. } => "TG4307",
+        }
+    }
+}
