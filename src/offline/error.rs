@@ -40,7 +40,7 @@ pub enum OfflineError {
         there: String,
     },
     /// Objects are missing or damaged.
-    #[error("{count} findings in {root}; they are listed above, with what to do about each")]
+    #[error("there are findings in {root}: {count}, listed above; docs/tools.md says what to do about each kind")]
     Findings {
         /// The store and the folder in it.
         root: String,
@@ -68,7 +68,7 @@ pub enum OfflineError {
         reason: String,
     },
     /// Two states are not the same.
-    #[error("the states differ in {rows} rows of {stores} stores")]
+    #[error("the states differ: {rows} rows in all, in {stores} of the stores")]
     Different {
         /// Rows that one of them has alone, or with another value.
         rows: u64,

@@ -11,7 +11,7 @@ use super::table::{Table, age, count, moment, size, write_json};
 use super::tools::{Tool, arguments};
 use crate::durability::snapshot::{Manifest, PackId, SnapshotId};
 use crate::errors::Coded;
-use crate::ids::TaskId;
+use crate::ids::{Epoch, TaskId};
 use crate::offline::{At, Branch, Catalogue, Finding, Grade, OfflineError, Scope, fsck, verify};
 use crate::service::application::BoxError;
 use crate::time::Millis;
@@ -134,6 +134,13 @@ fn after(catalogue: &Catalogue, newest: &Manifest) -> After {
     After { branch, bytes, problem }
 }
 
+fn epochs(first: Epoch, last: Epoch) -> String {
+    match first == last {
+        true => format!("epoch {first}"),
+        false => format!("epochs {first} to {last}"),
+    }
+}
+
 impl After {
     fn text(&self, newest: &Manifest) -> String {
         if let Some(problem) = &self.problem {
@@ -142,10 +149,9 @@ impl After {
         let increments = &self.branch.increments;
         let mut text = match (increments.first(), increments.last()) {
             (Some(first), Some(last)) => format!(
-                "+ {}, epochs {} to {}, {}",
+                "+ {}, {}, {}",
                 count(increments.len(), "increment"),
-                first.epoch,
-                last.epoch,
+                epochs(first.epoch, last.epoch),
                 size(self.bytes)
             ),
             _ => format!("+ no increments after epoch {}", newest.epoch()),
@@ -311,7 +317,7 @@ fn show_base(base: &Manifest, now_ms: Millis, out: &mut dyn Write) -> Result<(),
     let held = match (base.increments.last(), base.increments.first()) {
         (Some(first), Some(last)) => {
             let number = count(base.increments.len(), "increment");
-            format!("{number}, epochs {} to {}", first.epoch, last.epoch)
+            format!("{number}, {}", epochs(first.epoch, last.epoch))
         }
         _ => "none".to_owned(),
     };

@@ -84,7 +84,7 @@ fn a_state_of_any_epoch_is_looked_at_and_compared_and_what_differs_ends_with_1()
     let different = repository.run(&format!("state diff 0_0@{oldest} 0_0"));
     assert_eq!(different.code, 1, "{}", different.stdout);
     assert!(
-        different.stderr.starts_with("error[TG4306]: the states differ in "),
+        different.stderr.starts_with("error[TG4306]: the states differ: "),
         "{}",
         different.stderr
     );
@@ -95,7 +95,7 @@ fn a_state_of_any_epoch_is_looked_at_and_compared_and_what_differs_ends_with_1()
         "{json}"
     );
     // The same repository, named by its place.
-    let elsewhere = repository.run("state diff 0_0 memory://compared/test#0_0");
+    let elsewhere = repository.run(&format!("state diff 0_0 {}#0_0", repository.blobs.root()));
     assert_eq!(elsewhere.code, 0, "{}{}", elsewhere.stdout, elsewhere.stderr);
 }
 
@@ -118,10 +118,7 @@ fn what_is_not_there_is_told_with_what_is() {
     says("state scan 0_0 --at 100000", "TG4304", "the repository has epochs");
     says("state scan 0_0 --committed", "TG4307", "kafka.bootstrap_servers");
     says("state diff 0_0@x 0_0", "TG4302", "TASK");
-    assert_eq!(
-        run_line("state scan zero --url memory://not-there --application test").code,
-        EXIT_USAGE
-    );
+    assert_eq!(repository.run("state scan zero").code, EXIT_USAGE);
 }
 
 #[test]
