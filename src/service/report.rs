@@ -51,11 +51,11 @@ pub fn exit_code(error: &(dyn Error + 'static)) -> u8 {
 
 /// A tool that could not look is told from one that has looked and has something to say.
 fn exit_code_of_tool(code: &str) -> u8 {
+    // Credentials, bucket, folder, names.
+    const WRONG_QUESTIONS: [&str; 6] = ["TG1203", "TG1204", "TG4301", "TG4302", "TG4305", "TG4307"];
     match code {
-        "TG1205" => EXIT_UNREACHABLE,
-        code if is_unreachable(code) => EXIT_UNREACHABLE,
-        // Credentials, bucket, folder, names.
-        "TG1203" | "TG1204" | "TG4301" | "TG4302" | "TG4305" | "TG4307" => EXIT_USAGE,
+        code if code == "TG1205" || is_unreachable(code) => EXIT_UNREACHABLE,
+        code if WRONG_QUESTIONS.contains(&code) => EXIT_USAGE,
         _ => EXIT_FAILED,
     }
 }
