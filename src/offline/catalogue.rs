@@ -11,6 +11,7 @@ use crate::ids::{Lineage, TaskId};
 use crate::time::Millis;
 use crate::worker::SnapshotError;
 
+use super::heads::{self, EXPORT, Head};
 use super::kinds::{Kind, kind};
 use super::{OfflineError, Progress, Unit};
 
@@ -59,6 +60,8 @@ pub struct Catalogue {
     pub bases: BTreeMap<TaskId, Vec<Manifest>>,
     /// What each pack says about itself.
     pub packs: BTreeMap<PackId, Footer>,
+    /// Where the tasks of an export end; empty in other repositories.
+    pub heads: Vec<Head>,
     /// Manifests and packs that cannot be read.
     pub broken: Vec<Broken>,
 }
@@ -83,6 +86,7 @@ impl Catalogue {
             objects: BTreeMap::new(),
             bases: BTreeMap::new(),
             packs: BTreeMap::new(),
+            heads: Vec::new(),
             broken: Vec::new(),
         };
         catalogue.refresh(progress)?;
@@ -108,6 +112,7 @@ impl Catalogue {
         let wanted = new.map(|blob| (blob.clone(), kind(&blob.name)));
         let wanted = wanted.filter(|(_, kind)| matches!(kind, Kind::Manifest(..) | Kind::Pack(_)));
         self.read_objects(&wanted.collect::<Vec<_>>(), progress)?;
+        self.heads = heads_of(&*self.store)?;
         self.bases.values_mut().for_each(|bases| sort_newest_first(bases));
         Ok(())
     }
@@ -296,6 +301,15 @@ impl Catalogue {
         };
         let root = self.root();
         OfflineError::Unknown { root, what, there }
+    }
+}
+
+/// Where the tasks of an export end; nothing where it is none.
+pub(super) fn heads_of(store: &dyn BlobStore) -> Result<Vec<Head>, OfflineError> {
+    match store.read(EXPORT) {
+        Ok(bytes) => Ok(heads::read(&bytes)?),
+        Err(BlobError::Missing { .. }) => Ok(Vec::new()),
+        Err(error) => Err(error.into()),
     }
 }
 

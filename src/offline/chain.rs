@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use crate::blob::BlobError;
-use crate::durability::snapshot::{IncrementRef, Manifest, PackId, PackedTask};
+use crate::durability::snapshot::{IncrementRef, Manifest, PackId, PackedTask, SnapshotId};
 use crate::ids::{Epoch, Lineage, TaskId};
 use crate::worker::SnapshotError;
 
@@ -100,7 +100,39 @@ impl Catalogue {
             let links = packed.links(&increment.pack.object()).unwrap_or_default();
             links.into_iter().map(|link| key(&link))
         });
-        held.chain(links).collect()
+        let heads = self.heads.iter().filter(|head| head.task == task);
+        let heads = heads.filter_map(|head| head.increment.as_ref()).map(key);
+        // An export may hold other lineages of the task; its head is of one of them.
+        let heads = heads.filter(|head| increments.iter().any(|(increment, _)| key(increment) == *head));
+        held.chain(links).chain(heads).collect()
+    }
+
+    /// Where a state that somebody asks for begins, and up to where it is wanted: from the base snapshot that is named, else the newest that is
+    /// not later than the epoch. A base that is named without an epoch is wanted as it is.
+    ///
+    /// # Errors
+    /// [`OfflineError::Unknown`], and [`OfflineError::NoWay`] where all base snapshots are later.
+    pub fn choose(
+        &self,
+        task: TaskId,
+        snapshot: Option<SnapshotId>,
+        at: Option<Epoch>,
+    ) -> Result<(&Manifest, At), OfflineError> {
+        match (snapshot, at) {
+            (Some(id), at) => Ok((self.base(task, id)?, At::Epoch(at.unwrap_or(id.epoch)))),
+            (None, None) => Ok((self.newest(task)?, At::Newest)),
+            (None, Some(epoch)) => {
+                let newest = self.newest(task)?;
+                let bases = self.bases_of(task).iter();
+                let mut fits = bases.filter(|base| base.meta.lineage == newest.meta.lineage && base.epoch() <= epoch);
+                let base = fits.next().ok_or_else(|| OfflineError::NoWay {
+                    task,
+                    epoch,
+                    reason: "all base snapshots of it are of later epochs (snapshot list shows them)".to_owned(),
+                })?;
+                Ok((base, At::Epoch(epoch)))
+            }
+        }
     }
 
     /// The increments that lead from `base` to `at`.

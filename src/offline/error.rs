@@ -75,6 +75,30 @@ pub enum OfflineError {
         /// Stores that differ.
         stores: usize,
     },
+    /// What is committed of a task cannot be found out.
+    #[error("nothing in {root} is deleted, since it is not known what is needed: {reason}")]
+    NotKnown {
+        /// The store and the folder in it.
+        root: String,
+        /// What is not known.
+        reason: String,
+    },
+    /// What is being written could be deleted.
+    #[error("a grace of {grace_ms} ms is too short: {reason}")]
+    Grace {
+        /// The grace in milliseconds.
+        grace_ms: u64,
+        /// Why.
+        reason: String,
+    },
+    /// Something is where a copy is to go.
+    #[error("{root} is not empty: it has {object}; a copy needs a folder of its own, give it another --to or --as")]
+    Occupied {
+        /// The store and the folder in it.
+        root: String,
+        /// One of the objects there.
+        object: String,
+    },
     /// Only Kafka knows, and nothing says where it is.
     #[error(
         "what is committed only Kafka knows, and nothing says where it is: set kafka.bootstrap_servers (or --embedded=DIR), {remedy}"
@@ -116,6 +140,9 @@ impl Coded for OfflineError {
             OfflineError::Key { .. } => "TG4305",
             OfflineError::Different { .. } => "TG4306",
             OfflineError::NoKafka { .. } => "TG4307",
+            OfflineError::NotKnown { .. } => "TG4308",
+            OfflineError::Grace { .. } => "TG4309",
+            OfflineError::Occupied { .. } => "TG4310",
         }
     }
 }

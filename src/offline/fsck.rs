@@ -115,7 +115,7 @@ pub fn fsck(
         }
         let age_ms = now_ms.saturating_sub(blob.written_ms);
         let (what, remedy) = match kind(&blob.name) {
-            Kind::Savepoint => continue,
+            Kind::Savepoint | Kind::Export => continue,
             Kind::Stranger => ("not a name that Tidegate gives", STRANGER),
             _ if age_ms < grace_ms => ("nobody refers to it yet, or any more", YOUNG),
             _ => ("nobody refers to it", LEFTOVER),

@@ -3,6 +3,8 @@
 use crate::durability::snapshot::{PackId, SnapshotId, files_folder};
 use crate::ids::TaskId;
 
+use super::heads::EXPORT;
+
 /// What an object is.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
@@ -14,6 +16,8 @@ pub enum Kind {
     Pack(PackId),
     /// Part of a savepoint, which belongs to the user.
     Savepoint,
+    /// What says that a repository is an export.
+    Export,
     /// Nothing that Tidegate writes.
     Stranger,
 }
@@ -26,6 +30,7 @@ impl Kind {
             Kind::File(_) => "file",
             Kind::Pack(_) => "increments",
             Kind::Savepoint => "savepoint",
+            Kind::Export => "export",
             Kind::Stranger => "foreign",
         }
     }
@@ -35,6 +40,9 @@ impl Kind {
 pub fn kind(name: &str) -> Kind {
     if let Some(pack) = PackId::of_object(name) {
         return Kind::Pack(pack);
+    }
+    if name == EXPORT {
+        return Kind::Export;
     }
     if name.starts_with("savepoints/") {
         return Kind::Savepoint;

@@ -4,6 +4,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::blob::metrics::BlobMetrics;
+use crate::blob::object::{ObjectBlobs, S3Options};
 use crate::blob::{BlobStore, Part};
 use crate::codec::Utf8;
 use crate::durability::Durability;
@@ -11,8 +13,8 @@ use crate::durability::snapshot::{IncrementRef, Manifest};
 use crate::errors::Coded;
 use crate::ids::Epoch;
 use crate::offline::{
-    At, Catalogue, Change, Finding, Grade, Kind, OfflineError, Pointers, Scope, Scratch, Unseen, View, diff, fsck,
-    kind, verify,
+    At, Catalogue, Change, Chosen, Finding, Garbage, Grade, Kind, OfflineError, Pointers, Scope, Scratch, Unseen, View,
+    diff, export, fsck, kind, verify,
 };
 use crate::record::Record;
 use crate::time::Clock;
@@ -403,4 +405,160 @@ fn a_state_that_needs_a_damaged_object_is_not_shown_and_the_object_is_named() {
         assert_eq!(error.code(), "TG1201");
         site.store.put_back(&object, whole);
     }
+}
+
+/// Who collects garbage, with the settings of the cluster.
+fn garbage(cluster: &mut TestCluster, grace_s: u64) -> Garbage<'static> {
+    Garbage {
+        log: cluster.log(),
+        application: APPLICATION,
+        settings: cluster.setup.settings.snapshots.clone(),
+        grace: Duration::from_secs(grace_s),
+        transaction_timeout: cluster.setup.settings.transaction_timeout,
+        clock: cluster.clock(),
+    }
+}
+
+#[test]
+fn what_a_dry_run_names_is_what_goes_and_what_is_needed_stays() {
+    for durability in [Durability::Snapshot, Durability::ChangelogAndSnapshot] {
+        let mut cluster = counted(durability, 14);
+        cluster.stop(0);
+        let site = Site::of(&mut cluster);
+        let task = read(&site.blobs).tasks()[0];
+        let leftover = format!(
+            "{}00000000000000aa-0.pack",
+            crate::durability::snapshot::files_folder(task)
+        );
+        site.store.put_back(&leftover, Some(vec![1; 10]));
+        let before = site.store.objects();
+        let young = garbage(&mut cluster, 40)
+            .collect(&read(&site.blobs), true)
+            .expect("it is known");
+        assert!(young.iter().all(|unneeded| unneeded.blob.name != leftover), "{young:?}");
+        cluster.advance(Duration::from_secs(60));
+        let unneeded = garbage(&mut cluster, 40)
+            .collect(&read(&site.blobs), false)
+            .expect("it is known");
+        assert!(
+            unneeded
+                .iter()
+                .any(|unneeded| unneeded.blob.name == leftover && unneeded.why.contains("no snapshot"))
+        );
+        let gone = garbage(&mut cluster, 40)
+            .collect(&read(&site.blobs), true)
+            .expect("it is known");
+        assert_eq!(gone, unneeded, "{durability:?}");
+        let there: BTreeSet<String> = site.store.objects().into_iter().map(|blob| blob.name).collect();
+        assert!(gone.iter().all(|unneeded| !there.contains(&unneeded.blob.name)));
+        assert_eq!(before.len(), there.len() + gone.len() + young.len(), "{durability:?}");
+        assert!(
+            broken(&site.fsck(true)).is_empty() && said(&site).is_empty(),
+            "{durability:?}"
+        );
+        let rest = garbage(&mut cluster, 40)
+            .collect(&read(&site.blobs), true)
+            .expect("it is known");
+        assert!(rest.is_empty(), "{rest:?}");
+    }
+}
+
+#[test]
+fn nothing_is_deleted_where_it_could_be_needed() {
+    let mut cluster = counted(Durability::Snapshot, 8);
+    let site = Site::of(&mut cluster);
+    let before = site.store.objects();
+    let refused = |garbage: Garbage<'_>| {
+        let error = garbage.collect(&read(&site.blobs), true).expect_err("it is refused");
+        assert_eq!(site.store.objects(), before, "{error}");
+        error.code()
+    };
+    assert_eq!(
+        refused(garbage(&mut cluster, 19)),
+        "TG4309",
+        "a transaction may be as old"
+    );
+    assert_eq!(
+        refused(garbage(&mut cluster, 39)),
+        "TG4309",
+        "an instance may be writing"
+    );
+    let other = Garbage {
+        application: "other",
+        ..garbage(&mut cluster, 40)
+    };
+    assert_eq!(refused(other), "TG4308", "nothing is committed");
+    cluster.stop(0);
+    cluster.advance(Duration::from_secs(1));
+    let alone = garbage(&mut cluster, 39).collect(&read(&site.blobs), false);
+    assert!(alone.is_ok(), "{alone:?}");
+}
+
+fn memory(name: &str) -> Arc<dyn BlobStore> {
+    let limits = crate::blob::BlobLimits {
+        request_timeout: Duration::from_secs(1),
+        call_timeout: Duration::from_secs(1),
+        concurrency: 2,
+        upload_bytes_per_second: 0,
+        download_bytes_per_second: 0,
+    };
+    let metrics = Arc::new(BlobMetrics::default());
+    ObjectBlobs::open(&format!("memory://{name}"), &S3Options::default(), limits, metrics).expect("memory")
+}
+
+#[test]
+fn an_export_stands_alone_and_shows_the_same_state() {
+    let mut cluster = counted(Durability::Snapshot, 14);
+    let site = Site::of(&mut cluster);
+    let catalogue = read(&site.blobs);
+    let choose = |task| {
+        // From the oldest base, so that there is a chain.
+        let base = catalogue.bases_of(task).last().expect("a base");
+        let branch = catalogue.branch(base, &At::Newest).expect("it is whole");
+        Chosen { base, branch }
+    };
+    let chosen: Vec<Chosen<'_>> = catalogue.tasks().into_iter().map(choose).collect();
+    let to = memory("an-export-that-stands-alone");
+    for _ in 0..2 {
+        // Also a second time: it may have been cut off.
+        let exported = export(&catalogue, &chosen, &to, 7, &Unseen).expect("there is room");
+        assert!(
+            exported.verified.broken.is_empty() && exported.bytes > 0,
+            "{exported:?}"
+        );
+        assert_eq!(exported.objects, to.list("").expect("a list").len());
+    }
+    let copy = read(&to);
+    assert!(
+        fsck(&copy, None, 0, 0).expect("it answers").is_empty(),
+        "nothing is missing, and nothing too much"
+    );
+    for Chosen { base, branch } in &chosen {
+        let own = View::of_repository(&catalogue, base, branch, &Scratch::new(None, 0), &Unseen).expect("it is whole");
+        let (copied, at) = copy.choose(base.task, None, None).expect("it is there");
+        assert!(copied.history.is_empty() && copied.id == base.id);
+        let branch = copy.branch(copied, &at).expect("it is whole");
+        assert!(branch.unconfirmed.is_empty(), "the export says where it ends");
+        let copied = View::of_repository(&copy, copied, &branch, &Scratch::new(None, 0), &Unseen).expect("it is whole");
+        assert_eq!(copied.meta, own.meta);
+        let differences = diff(&own, &copied, &mut |_, change| panic!("{change:?}")).expect("rows");
+        assert!(differences[0].same > 0 && !differences[0].is_different());
+    }
+    let one = export(&catalogue, &chosen[..1], &to, 7, &Unseen).expect_err("it holds another export");
+    assert_eq!(one.code(), "TG4310");
+    let file = chosen[0]
+        .base
+        .files
+        .iter()
+        .find(|file| file.bytes > 0)
+        .expect("a file")
+        .object
+        .clone();
+    site.store.put_back(&file, None);
+    let missing =
+        export(&catalogue, &chosen, &memory("an-export-of-what-is-gone"), 7, &Unseen).expect_err("it is gone");
+    assert!(
+        missing.code() == "TG1201" && missing.to_string().contains(&file),
+        "{missing}"
+    );
 }

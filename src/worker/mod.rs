@@ -33,7 +33,7 @@ pub use metrics::{RestoreProgress, RestoreUnit, WorkerMetrics};
 pub use opener::Opener;
 pub use opening::{NotOpened, OpenRequest, Opened, StateProvider};
 pub use settings::WorkerSettings;
-pub use snapshots::{Repository, SnapshotError, SnapshotSettings, rebuild};
+pub use snapshots::{Collect, CollectJob, Collection, Repository, SnapshotError, SnapshotSettings, rebuild};
 pub use stepped::{Stepped, Turns};
 pub use topics::{Topics, commits_topic, repartition_topic, topic_of};
 pub use worker::{Turn, Worker, WorkerParts};

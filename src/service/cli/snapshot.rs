@@ -1,4 +1,4 @@
-//! `snapshot list|show|verify|fsck`: looking into a repository.
+//! `snapshot list|show|verify|fsck|gc|export`: looking into a repository, tidying it up, and copying from it.
 
 use std::collections::BTreeSet;
 use std::io::Write;
@@ -12,9 +12,11 @@ use super::tools::{Tool, arguments};
 use crate::durability::snapshot::{Manifest, PackId, SnapshotId};
 use crate::errors::Coded;
 use crate::ids::{Epoch, TaskId};
-use crate::offline::{At, Branch, Catalogue, Finding, Grade, OfflineError, Scope, fsck, verify};
+use crate::offline::{
+    At, Branch, Catalogue, Chosen, Finding, Garbage, Grade, OfflineError, Scope, Unneeded, export, fsck, verify,
+};
 use crate::service::application::BoxError;
-use crate::time::Millis;
+use crate::time::{HumanDuration, Millis};
 
 /// So many findings of one kind are shown in a table; JSON has all.
 const SHOWN: usize = 20;
@@ -55,6 +57,62 @@ pub fn command() -> Command {
         )
         .subcommand(verify)
         .subcommand(fsck)
+        .subcommand(gc_command())
+        .subcommand(export_command())
+}
+
+fn gc_command() -> Command {
+    Command::new("gc")
+        .about("Delete what nobody refers to and is older than the grace, as instances do by themselves; needs Kafka")
+        .arg(
+            Arg::new("dry-run")
+                .long("dry-run")
+                .action(ArgAction::SetTrue)
+                .help("Print what would be deleted and why, and delete nothing"),
+        )
+        .arg(
+            Arg::new("grace")
+                .long("grace")
+                .value_name("DURATION")
+                .value_parser(clap::value_parser!(HumanDuration))
+                .help("In place of snapshot.grace; shorter than that only where no instance runs"),
+        )
+        .args(arguments())
+}
+
+fn export_command() -> Command {
+    Command::new("export")
+        .about("Copy base snapshots and the increments after them to a folder of their own, and read the copy back")
+        .arg(
+            Arg::new("to")
+                .long("to")
+                .value_name("URL")
+                .required(true)
+                .help("Where to: s3://bucket/folder or file:///directory; the application's folder is made in it"),
+        )
+        .arg(
+            Arg::new("as")
+                .long("as")
+                .value_name("ID")
+                .help("Name of the folder; application.id if not given"),
+        )
+        .arg(task_argument())
+        .arg(
+            Arg::new("all")
+                .long("all")
+                .action(ArgAction::SetTrue)
+                .conflicts_with("task")
+                .help("All tasks, which is what is done without --task"),
+        )
+        .arg(
+            Arg::new("at")
+                .long("at")
+                .value_name("EPOCH")
+                .requires("task")
+                .value_parser(clap::value_parser!(u64))
+                .help("As of this epoch of the task; the newest that is known to be committed if not given"),
+        )
+        .args(arguments())
 }
 
 fn task_argument() -> Arg {
@@ -78,6 +136,8 @@ pub fn run(matches: &ArgMatches, environment: Variables, stdout: &mut dyn Write)
         "list" => list(&tool, matches, stdout),
         "show" => show(&tool, matches, stdout),
         "verify" => run_verify(&tool, matches, stdout),
+        "gc" => run_gc(&tool, matches, stdout),
+        "export" => run_export(&tool, matches, stdout),
         _ => run_fsck(&tool, matches, stdout),
     }
 }
@@ -575,4 +635,115 @@ fn print_findings(findings: &[Finding], out: &mut dyn Write) -> Result<(), BoxEr
         writeln!(out, "  → {}\n", first.remedy)?;
     }
     Ok(())
+}
+
+// ---------------------------------------------------------------------------------------------- gc
+
+fn run_gc(tool: &Tool, matches: &ArgMatches, out: &mut dyn Write) -> Result<(), BoxError> {
+    let log = tool.log()?.ok_or(OfflineError::NoKafka {
+        remedy: "for nothing may be deleted without; snapshot fsck shows what nobody in the repository refers to",
+    })?;
+    let dry_run = matches.get_flag("dry-run");
+    let settings = tool.configuration.settings();
+    let given = matches.get_one::<HumanDuration>("grace").map(|grace| grace.0);
+    let garbage = Garbage {
+        log,
+        application: tool.application()?,
+        settings: settings.snapshot.settings(),
+        grace: given.unwrap_or(settings.snapshot.grace.0),
+        transaction_timeout: settings.kafka.transaction_timeout.0,
+        clock: tool.clock(),
+    };
+    let catalogue = tool.catalogue(Scope::ALL)?;
+    let unneeded = garbage.collect(&catalogue, !dry_run)?;
+    let bytes: u64 = unneeded.iter().map(|unneeded| unneeded.blob.bytes).sum();
+    if tool.json {
+        let objects: Vec<Value> = unneeded
+            .iter()
+            .map(|Unneeded { blob, why }| {
+                let age_ms = tool.now_ms() - blob.written_ms;
+                json!({"object": blob.name, "bytes": blob.bytes, "age_ms": age_ms, "why": why})
+            })
+            .collect();
+        let all = json!({"root": catalogue.root(), "dry_run": dry_run, "bytes": bytes, "objects": objects});
+        return Ok(write_json(&all, out)?);
+    }
+    let mut reasons: Vec<&str> = unneeded.iter().map(|unneeded| unneeded.why).collect();
+    reasons.sort_unstable();
+    reasons.dedup();
+    for why in reasons {
+        let some: Vec<&Unneeded> = unneeded.iter().filter(|unneeded| unneeded.why == why).collect();
+        writeln!(out, "{why}:")?;
+        let mut table = Table::new(&["object", "bytes>", "age"]);
+        for Unneeded { blob, .. } in some.iter().take(SHOWN) {
+            table.row(vec![
+                blob.name.clone(),
+                size(blob.bytes),
+                age(tool.now_ms() - blob.written_ms),
+            ]);
+        }
+        table.write(2, out)?;
+        if some.len() > SHOWN {
+            writeln!(out, "  … {} in all (--json has them all)", some.len())?;
+        }
+        writeln!(out)?;
+    }
+    let (number, root) = (count(unneeded.len(), "object"), catalogue.root());
+    match dry_run {
+        true => writeln!(out, "{root}: {number}, {} would be deleted", size(bytes))?,
+        false => writeln!(out, "{root}: {number}, {} deleted", size(bytes))?,
+    }
+    Ok(())
+}
+
+// ---------------------------------------------------------------------------------------------- export
+
+fn run_export(tool: &Tool, matches: &ArgMatches, out: &mut dyn Write) -> Result<(), BoxError> {
+    let task = matches.get_one::<TaskId>("task").copied();
+    let at = matches.get_one::<u64>("at").copied().map(Epoch);
+    let catalogue = tool.catalogue(scope(matches))?;
+    let tasks = match task {
+        Some(task) => vec![task],
+        None => catalogue.tasks(),
+    };
+    let mut chosen = Vec::new();
+    for task in tasks {
+        let (base, at) = catalogue.choose(task, None, at)?;
+        let branch = catalogue.branch(base, &at)?;
+        chosen.push(Chosen { base, branch });
+    }
+    let url = matches.get_one::<String>("to").map(String::as_str).unwrap_or_default();
+    let named = matches.get_one::<String>("as").map(String::as_str);
+    let to = tool.new_folder(url, named.map_or_else(|| tool.application(), Ok)?)?;
+    let exported = export(&catalogue, &chosen, &to, tool.now_ms(), &tool.progress)?;
+    if tool.json {
+        let heads: Vec<Value> = chosen
+            .iter()
+            .map(|Chosen { base, branch }| {
+                json!({"task": base.task.to_string(), "base": base.id.to_string(), "epoch": branch.epoch(base).0})
+            })
+            .collect();
+        let all = json!({
+            "from": catalogue.root(), "to": to.root(), "tasks": heads, "objects": exported.objects, "bytes": exported.bytes,
+        });
+        write_json(&all, out)?;
+    } else {
+        let mut table = Table::new(&["task", "base", "increments>", "epoch>"]);
+        for Chosen { base, branch } in &chosen {
+            table.row(vec![
+                base.task.to_string(),
+                base.id.to_string(),
+                branch.increments.len().to_string(),
+                branch.epoch(base).to_string(),
+            ]);
+        }
+        writeln!(out, "{} → {}\n", catalogue.root(), to.root())?;
+        table.write(2, out)?;
+        let number = count(exported.objects, "object");
+        writeln!(out, "\n{number}, {} copied and read back", size(exported.bytes))?;
+    }
+    for broken in &exported.verified.broken {
+        writeln!(out, "broken [{}]: {}", broken.error.code(), broken.error)?;
+    }
+    conclude(to.root().to_owned(), exported.verified.broken.len())
 }

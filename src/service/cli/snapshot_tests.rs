@@ -239,3 +239,41 @@ fn what_is_not_there_and_where_nothing_is_are_told_apart() {
     );
     assert!(!absent.exists(), "looking creates nothing");
 }
+
+#[test]
+fn a_copy_is_made_and_looked_at_where_it_is_and_nothing_is_deleted_without_kafka() {
+    let repository = Repository::new("copied");
+    let directory = tempfile::tempdir().expect("a directory");
+    let to = format!("file://{}", directory.path().display());
+    let copied = repository.run(&format!("snapshot export --to {to} --as copy"));
+    assert_eq!(copied.code, 0, "{}", copied.stderr);
+    for part in ["copied/test → ", "0_0", "0_1", "copied and read back"] {
+        assert!(copied.stdout.contains(part), "{part} is missing in\n{}", copied.stdout);
+    }
+    let fsck = run_line(&format!("snapshot fsck --url {to} --application copy"));
+    assert!(
+        fsck.code == 0 && fsck.stdout.contains("0 broken, 0 notes"),
+        "{}{}",
+        fsck.stdout,
+        fsck.stderr
+    );
+    let diff = repository.run(&format!("state diff 0_0 {to}/copy#0_0"));
+    assert_eq!(diff.code, 0, "{}{}", diff.stdout, diff.stderr);
+    let again = repository.run(&format!("snapshot export --to {to} --as copy --task 0_0"));
+    assert!(
+        again.code == EXIT_USAGE && again.stderr.starts_with("error[TG4310]"),
+        "{}",
+        again.stderr
+    );
+    let json = repository.json(&format!("snapshot export --to {to} --as second --task 0_1"));
+    assert_eq!(
+        (&json["tasks"][0]["task"], json["objects"].as_u64() > Some(2)),
+        (&"0_1".into(), true)
+    );
+    let gc = repository.run("snapshot gc --dry-run");
+    assert!(
+        gc.code == EXIT_USAGE && gc.stderr.starts_with("error[TG4307]"),
+        "{}",
+        gc.stderr
+    );
+}

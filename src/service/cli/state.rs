@@ -154,7 +154,7 @@ fn view(tool: &Tool, matches: &ArgMatches) -> Result<View, BoxError> {
     let at = matches.get_one::<u64>("at").copied().map(Epoch);
     let (base, at) = match matches.get_flag("committed") {
         true => committed(tool, &catalogue, task)?,
-        false => chosen(&catalogue, task, matches.get_one::<SnapshotId>("snapshot").copied(), at)?,
+        false => catalogue.choose(task, matches.get_one::<SnapshotId>("snapshot").copied(), at)?,
     };
     let branch = catalogue.branch(base, &at)?;
     Ok(View::of_repository(
@@ -164,31 +164,6 @@ fn view(tool: &Tool, matches: &ArgMatches) -> Result<View, BoxError> {
         &new_scratch(tool, matches),
         &tool.progress,
     )?)
-}
-
-/// Where a state that somebody asked for begins: the base snapshot that was named, or the newest that is not later than the epoch.
-fn chosen(
-    catalogue: &Catalogue,
-    task: TaskId,
-    snapshot: Option<SnapshotId>,
-    at: Option<Epoch>,
-) -> Result<(&Manifest, At), OfflineError> {
-    match (snapshot, at) {
-        (Some(id), Some(epoch)) => Ok((catalogue.base(task, id)?, At::Epoch(epoch))),
-        (Some(id), None) => Ok((catalogue.base(task, id)?, At::Epoch(id.epoch))),
-        (None, None) => Ok((catalogue.newest(task)?, At::Newest)),
-        (None, Some(epoch)) => {
-            let newest = catalogue.newest(task)?;
-            let bases = catalogue.bases_of(task).iter();
-            let mut fits = bases.filter(|base| base.meta.lineage == newest.meta.lineage && base.epoch() <= epoch);
-            let base = fits.next().ok_or_else(|| OfflineError::NoWay {
-                task,
-                epoch,
-                reason: "all base snapshots of it are of later epochs (snapshot list shows them)".to_owned(),
-            })?;
-            Ok((base, At::Epoch(epoch)))
-        }
-    }
 }
 
 fn committed<'a>(tool: &Tool, catalogue: &'a Catalogue, task: TaskId) -> Result<(&'a Manifest, At), BoxError> {
@@ -381,7 +356,7 @@ fn side(tool: &Tool, matches: &ArgMatches, name: &str) -> Result<View, BoxError>
         None => tool.store()?,
     };
     let catalogue = Catalogue::read(store, Scope::of(task), &tool.progress)?;
-    let (base, at) = chosen(&catalogue, task, snapshot, epoch)?;
+    let (base, at) = catalogue.choose(task, snapshot, epoch)?;
     let branch: Branch = catalogue.branch(base, &at)?;
     // Each has a place of its own: both may be of the same task.
     Ok(View::of_repository(

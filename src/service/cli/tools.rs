@@ -76,6 +76,11 @@ impl Tool {
         self.clock.wall_ms()
     }
 
+    /// The time.
+    pub fn clock(&self) -> Arc<dyn Clock> {
+        Arc::clone(&self.clock)
+    }
+
     /// The id of the application.
     ///
     /// # Errors
@@ -109,6 +114,18 @@ impl Tool {
         let snapshot = &self.configuration.settings().snapshot;
         let (options, limits) = (snapshot.s3_options(), snapshot.limits());
         let opened = ObjectBlobs::open_existing(&url, &options, limits, Arc::new(BlobMetrics::default()));
+        Ok(opened.map_err(OfflineError::from)?)
+    }
+
+    /// The folder of an application below a URL, which is made where it is not there.
+    ///
+    /// # Errors
+    /// What the store says.
+    pub fn new_folder(&self, url: &str, application: &str) -> Result<Arc<dyn BlobStore>, BoxError> {
+        let url = format!("{}/{application}", url.trim_end_matches('/'));
+        let snapshot = &self.configuration.settings().snapshot;
+        let (options, limits) = (snapshot.s3_options(), snapshot.limits());
+        let opened = ObjectBlobs::open(&url, &options, limits, Arc::new(BlobMetrics::default()));
         Ok(opened.map_err(OfflineError::from)?)
     }
 

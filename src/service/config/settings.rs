@@ -212,7 +212,8 @@ impl From<BackendSetting> for Backend {
 }
 
 impl SnapshotSection {
-    fn settings(&self) -> SnapshotSettings {
+    /// How instances write to the repository.
+    pub fn settings(&self) -> SnapshotSettings {
         SnapshotSettings {
             limits: ChainLimits {
                 interval: self.interval.0,

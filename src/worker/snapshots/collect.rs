@@ -27,6 +27,7 @@ const ASK_TIMEOUT: Duration = Duration::from_secs(2);
 pub struct CollectJob {
     /// Where what is committed is read, and under which group.
     pub log: Arc<dyn Log>,
+    /// The consumer group.
     pub application_id: String,
     /// Tasks with one of their inputs each: all of the application where the packs are looked at, else those whose folders are.
     pub tasks: Vec<(TaskId, TopicPartition)>,
@@ -39,7 +40,9 @@ pub struct CollectJob {
 /// What came of it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Collection {
+    /// Objects that were deleted.
     pub objects: u64,
+    /// Their bytes.
     pub bytes: u64,
 }
 
@@ -56,9 +59,11 @@ pub struct Collect {
     old: Vec<BlobInfo>,
     young: Vec<(TaskId, SnapshotId)>,
     found: Collection,
+    deletes: bool,
 }
 
 impl Collect {
+    /// Begins; the first step looks at the first folder.
     pub fn new(repository: Arc<Repository>, job: CollectJob) -> Self {
         let of_tasks = job.folders.iter().map(|task| (Some(*task), task_folder(*task)));
         let of_packs = job.with_packs.then(|| (None, PACKS_FOLDER.to_owned()));
@@ -73,7 +78,20 @@ impl Collect {
             old: Vec::new(),
             young: Vec::new(),
             found: Collection::default(),
+            deletes: true,
         }
+    }
+
+    /// Finds what may be deleted, and leaves it.
+    #[must_use]
+    pub fn only_looking(self) -> Self {
+        Self { deletes: false, ..self }
+    }
+
+    /// What nobody refers to and is old, once all steps are done.
+    pub fn unreferenced(&self) -> Vec<BlobInfo> {
+        let unreferenced = self.old.iter().filter(|blob| !self.referenced.contains(&blob.name));
+        unreferenced.cloned().collect()
     }
 
     /// Looks at one task, or at one folder; the outcome at the end. Where something cannot be read nothing is deleted.
@@ -200,6 +218,9 @@ impl Collect {
 
     /// Manifests go first: none of those that are left names something that is gone.
     fn delete(&mut self) -> Result<(), SnapshotError> {
+        if !self.deletes {
+            return Ok(());
+        }
         let unreferenced = self.old.iter().filter(|blob| !self.referenced.contains(&blob.name));
         let (manifests, others): (Vec<_>, Vec<_>) = unreferenced.partition(|blob| blob.name.ends_with(".json"));
         for blobs in [manifests, others] {

@@ -10,7 +10,7 @@ mod restore;
 mod retire;
 mod upload;
 
-pub(super) use collect::{Collect, CollectJob, Collection};
+pub use collect::{Collect, CollectJob, Collection};
 pub use error::SnapshotError;
 pub(super) use persist::{Persist, PersistJob, PersistTask, Persisted};
 pub use rebuild::rebuild;
