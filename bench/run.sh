@@ -7,6 +7,8 @@
 # RECORDS=…      records of a throughput run (5,000,000)
 # ONLY=…         throughput or latency alone; no page then
 # ENGINE=…       tidegate or kafka-streams alone; no page then
+# INTERVAL=…     latency at a commit interval of 100 or 10 ms alone; no page then
+# LIBRDKAFKA=1   Tidegate with librdkafka's transactional producer as well, beside its own; no page then
 # PROFILE=…      cargo profile of the engine (release)
 # PORT=29092     port of the broker; the next one is its controller's
 set -euo pipefail
@@ -43,6 +45,8 @@ if [ -n "${RUNS:-}" ]; then arguments+=(--runs "$RUNS"); fi
 if [ -n "${RECORDS:-}" ]; then arguments+=(--records "$RECORDS"); fi
 if [ -n "${ONLY:-}" ]; then arguments+=(--only "$ONLY"); fi
 if [ -n "${ENGINE:-}" ]; then arguments+=(--engine "$ENGINE"); fi
+if [ -n "${INTERVAL:-}" ]; then arguments+=(--interval "$INTERVAL"); fi
+if [ -n "${LIBRDKAFKA:-}" ]; then arguments+=(--librdkafka); fi
 
 for setting in QUICK RUNS RECORDS PROFILE; do
     if [ -n "${!setting:-}" ]; then command+=" $setting=${!setting}"; fi

@@ -31,6 +31,8 @@ def options():
     parser.add_argument("--records", type=int, help="records of a throughput run")
     parser.add_argument("--only", choices=["throughput", "latency"], help="one of the measurements")
     parser.add_argument("--engine", choices=["tidegate", "kafka-streams"], help="one engine alone; no page is written then")
+    parser.add_argument("--interval", type=int, choices=COMMIT_INTERVALS_MS, help="latency at one commit interval alone; no page is written then")
+    parser.add_argument("--librdkafka", action="store_true", help="Tidegate with librdkafka's producer as well; no page is written then")
     parser.add_argument("--measure", choices=["comparison", "profile"], default="comparison", help="what to find out")
     parser.add_argument("--quick", action="store_true", help="a few records, to see that everything works; targets do not count")
     return parser.parse_args()
@@ -47,20 +49,20 @@ def scale(chosen):
     return Scale(**{**base.__dict__, **changes})
 
 
-def measure(bench, both, only):
-    """All runs, the engines taking turns, so that both see the same machine; yields a record of each."""
+def measure(bench, chosen_engines, only, intervals):
+    """All runs, the engines taking turns, so that all see the same machine; yields a record of each."""
     amount = bench.scale
     if only != "latency":
         topic = bench.prefill()
         for _ in range(amount.throughput_runs):
             for workload in ("count", "pass"):
-                for engine in both:
+                for engine in chosen_engines:
                     yield bench.throughput(engine, workload, topic)
         bench.broker.delete_topics(topic)
     if only != "throughput":
         for _ in range(amount.latency_runs):
-            for commit_ms in COMMIT_INTERVALS_MS:
-                for engine in both:
+            for commit_ms in intervals:
+                for engine in chosen_engines:
                     yield bench.latency(engine, commit_ms)
 
 
@@ -84,7 +86,10 @@ def main():
     # An end from outside must stop the broker and the engine too.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     ours, theirs = engines.tidegate(chosen.tidegate), engines.kafka_streams(chosen.jars, chosen.classes)
-    both = {"tidegate": [ours], "kafka-streams": [theirs]}.get(chosen.engine, [ours, theirs])
+    ours_besides = [engines.tidegate_on_librdkafka(chosen.tidegate)] if chosen.librdkafka else []
+    ours_all = [ours, *ours_besides]
+    chosen_engines = {"tidegate": ours_all, "kafka-streams": [theirs]}.get(chosen.engine, [*ours_all, theirs])
+    intervals = (chosen.interval,) if chosen.interval else COMMIT_INTERVALS_MS
     amount = scale(chosen)
     command = os.environ.get("BENCH_COMMAND", "bench/run.sh")
     runs = []
@@ -93,10 +98,10 @@ def main():
         if chosen.measure == "profile":
             write_profile(bench, ours, chosen, command)
             return 0
-        for run in measure(bench, both, chosen.only):
+        for run in measure(bench, chosen_engines, chosen.only, intervals):
             runs.append(run)
             print(json.dumps(run), flush=True)
-    if chosen.engine or chosen.only:
+    if chosen.engine or chosen.only or chosen.interval or chosen.librdkafka:
         return 0
     results = Results(runs, ours.name, theirs.name)
     write(chosen.results, results.markdown(amount, command))

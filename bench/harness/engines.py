@@ -41,6 +41,11 @@ def tidegate(binary):
     return Engine("Tidegate", (binary,))
 
 
+def tidegate_on_librdkafka(binary):
+    """The same with the transactional producer of librdkafka in place of its own."""
+    return Engine("Tidegate (librdkafka)", (binary, "--producer-engine", "librdkafka"))
+
+
 def command_line(engine, job, broker, state_dir):
     """The whole command: what README.md promises to every engine."""
     options = {

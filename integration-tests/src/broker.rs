@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use testcontainers::core::{IntoContainerPort, WaitFor};
 use testcontainers::runners::AsyncRunner;
 use testcontainers::{ContainerAsync, GenericImage, ImageExt};
-use tidegate::log::kafka::{KafkaLog, KafkaSettings};
+use tidegate::log::kafka::{KafkaLog, KafkaSettings, ProducerEngine};
 use tokio::runtime::Runtime;
 
 /// Name and tag of the broker's image, if another one shall be tested.
@@ -109,6 +109,25 @@ impl Broker {
         KafkaLog::new(self.settings()).expect("the settings are valid")
     }
 
+    /// A log on this broker, with producers of one library.
+    pub fn log_with(&self, engine: ProducerEngine) -> Arc<KafkaLog> {
+        let mut settings = self.settings();
+        settings.producer_engine = engine;
+        KafkaLog::new(settings).expect("the settings are valid")
+    }
+
+    /// Runs a command in the container and answers what it prints.
+    pub fn run(&self, command: &[&str]) -> String {
+        let ran = Command::new("docker")
+            .args(["exec", self.container().id()])
+            .args(command)
+            .output();
+        let ran = ran.expect("the docker client runs");
+        let printed = String::from_utf8_lossy(&ran.stdout).into_owned() + &String::from_utf8_lossy(&ran.stderr);
+        assert!(ran.status.success(), "{command:?} failed: {printed}");
+        printed
+    }
+
     fn container(&self) -> &ContainerAsync<GenericImage> {
         self.container
             .as_ref()
@@ -202,6 +221,36 @@ impl SharedBroker {
     pub fn log(&self) -> Arc<KafkaLog> {
         KafkaLog::new(self.settings()).expect("the settings are valid")
     }
+
+    /// A log on this broker, with producers of one library.
+    pub fn log_with(&self, engine: ProducerEngine) -> Arc<KafkaLog> {
+        let mut settings = self.settings();
+        settings.producer_engine = engine;
+        KafkaLog::new(settings).expect("the settings are valid")
+    }
+}
+
+/// Makes two tests of each function over a [`ProducerEngine`]: one with the native producer, one with librdkafka's.
+#[macro_export]
+macro_rules! tests_with_both_producers {
+    ($($name:ident)*) => {
+        mod native {
+            $(
+                #[test]
+                fn $name() {
+                    super::$name(tidegate::log::kafka::ProducerEngine::Native);
+                }
+            )*
+        }
+        mod librdkafka {
+            $(
+                #[test]
+                fn $name() {
+                    super::$name(tidegate::log::kafka::ProducerEngine::Librdkafka);
+                }
+            )*
+        }
+    };
 }
 
 /// A name that no other test, process or run uses on the same broker.

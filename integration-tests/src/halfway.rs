@@ -9,7 +9,7 @@ use rdkafka::producer::{DefaultProducerContext, Producer as RawProducer, Threade
 use rdkafka::topic_partition_list::TopicPartitionList;
 use rdkafka::{Offset, types::RDKafkaErrorCode};
 use tidegate::log::embedded::{EmbeddedLog, EmbeddedSettings};
-use tidegate::log::kafka::{KafkaLog, KafkaSettings};
+use tidegate::log::kafka::{KafkaLog, KafkaSettings, ProducerEngine};
 use tidegate::log::{CommitOffset, GroupMetadata, Log, LogError, Producer};
 use tidegate::time::SystemClock;
 
@@ -37,9 +37,10 @@ pub struct Halves {
 }
 
 impl Halves {
-    /// On Kafka at `address`.
-    pub fn kafka(address: &str, transaction_timeout: Duration) -> Self {
+    /// On Kafka at `address`, with producers of one library.
+    pub fn kafka(address: &str, transaction_timeout: Duration, engine: ProducerEngine) -> Self {
         let mut settings = KafkaSettings::new(address);
+        settings.producer_engine = engine;
         settings.transaction_timeout = transaction_timeout;
         let log = KafkaLog::new(settings).expect("the settings are valid");
         let address = address.to_owned();

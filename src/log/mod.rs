@@ -1,6 +1,6 @@
 //! The log port: what the engine needs of Kafka, and nothing of how it is done.
 //!
-//! Two adapters stand behind it: `kafka` (rdkafka) and `embedded` (in-process). All calls return without
+//! Two adapters stand behind it: `kafka` (rdkafka, and a producer of our own) and `embedded` (in-process). All calls return without
 //! waiting for the network unless their docs say that they block. An adapter never starts a policy
 //! of its own: it reports, and the worker decides.
 

@@ -16,7 +16,7 @@ use crate::blob::object::ObjectBlobs;
 use crate::instance::{Instance, InstanceError, InstanceHandle, Ports};
 use crate::log::Log;
 use crate::log::embedded::{EmbeddedLog, EmbeddedSettings};
-use crate::log::kafka::{KafkaLog, KafkaSettings};
+use crate::log::kafka::{KafkaLog, KafkaSettings, ProducerEngine};
 use crate::metrics::{Sample, Source};
 use crate::time::{Clock, SystemClock};
 use crate::topology::Topology;
@@ -157,6 +157,11 @@ fn kafka_settings(name: &str, configuration: &Configuration) -> KafkaSettings {
     out.linger = kafka.linger.0;
     out.fetch_buffer_bytes = kafka.fetch_buffer.as_usize();
     out.send_buffer_bytes = kafka.send_buffer.as_usize();
+    out.producer_engine = match kafka.producer_engine.as_str() {
+        "native" => ProducerEngine::Native,
+        "librdkafka" => ProducerEngine::Librdkafka,
+        _ => ProducerEngine::Auto,
+    };
     out.with_commit_interval(settings.commit.interval.0)
 }
 

@@ -33,9 +33,10 @@ const FLOORS: [&[&str]; 9] = [
 ];
 
 /// Foreign crates and the one folder in which each may be named.
-const FOREIGN: [(&[&str], &str); 6] = [
+const FOREIGN: [(&[&str], &str); 7] = [
     (&["object_store"], "src/blob/object"),
     (&["rdkafka", "rdkafka_sys"], "src/log/kafka"),
+    (&["openssl", "lz4", "crc_fast", "flate2"], "src/log/kafka/native"),
     (&["rocksdb", "librocksdb_sys"], "src/state/rocks"),
     (&["hashbrown", "foldhash"], "src/state"),
     (&["axum", "prometheus"], "src/service"),

@@ -42,7 +42,8 @@ fn main() -> ExitCode {
 fn run(options: &Options) -> Result<(), Failure> {
     let topology = Arc::new(workload::topology(options)?);
     let settings = options.settings();
-    let kafka = KafkaSettings::new(options.bootstrap.as_str()).with_commit_interval(settings.commit_interval);
+    let mut kafka = KafkaSettings::new(options.bootstrap.as_str()).with_commit_interval(settings.commit_interval);
+    kafka.producer_engine = options.producer_engine.into();
     let log = KafkaLog::new(kafka)?;
     let instance = Instance::start(topology, settings, Ports::new(log, Arc::new(SystemClock::default())))?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
 use tidegate::instance::{Guarantee, InstanceSettings};
+use tidegate::log::kafka::ProducerEngine;
 
 /// What is done with the records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -23,6 +24,27 @@ pub enum GuaranteeOption {
     ExactlyOnce,
     /// It is not.
     AtLeastOnce,
+}
+
+/// Which client library sends the records of a transaction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ProducerOption {
+    /// As shipped.
+    Auto,
+    /// Tidegate's own.
+    Native,
+    /// librdkafka.
+    Librdkafka,
+}
+
+impl From<ProducerOption> for ProducerEngine {
+    fn from(option: ProducerOption) -> Self {
+        match option {
+            ProducerOption::Auto => Self::Auto,
+            ProducerOption::Native => Self::Native,
+            ProducerOption::Librdkafka => Self::Librdkafka,
+        }
+    }
 }
 
 /// One workload of the benchmark on Tidegate, until SIGTERM.
@@ -62,6 +84,9 @@ pub struct Options {
     /// Session time-out of the group in milliseconds.
     #[arg(long, default_value_t = 45_000)]
     pub session_timeout_ms: u64,
+    /// Which client library sends the records of a transaction.
+    #[arg(long, value_enum, default_value = "auto")]
+    pub producer_engine: ProducerOption,
 }
 
 impl Options {

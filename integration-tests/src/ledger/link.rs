@@ -16,6 +16,8 @@ pub struct Link {
     address: SocketAddr,
     far_end: Arc<Mutex<Option<SocketAddr>>>,
     gate: Arc<Gate>,
+    /// Both ends of every connection that was ever made.
+    ends: Arc<Mutex<Vec<TcpStream>>>,
 }
 
 #[derive(Default)]
@@ -47,7 +49,9 @@ impl Link {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
         let (far_end, gate) = (Arc::<Mutex<Option<SocketAddr>>>::default(), Arc::<Gate>::default());
+        let ends = Arc::<Mutex<Vec<TcpStream>>>::default();
         let (accepting_to, accepting_gate) = (Arc::clone(&far_end), Arc::clone(&gate));
+        let accepted = Arc::clone(&ends);
         std::thread::Builder::new()
             .name("link".to_owned())
             .spawn(move || {
@@ -55,12 +59,18 @@ impl Link {
                     let to = *lock(&accepting_to);
                     // A broker that is down looks like one: the connection is closed.
                     if let Some(far) = to.and_then(|to| TcpStream::connect(to).ok()) {
+                        lock(&accepted).extend([&near, &far].into_iter().filter_map(|end| end.try_clone().ok()));
                         join(&near, &far, &accepting_gate);
                     }
                 }
             })
             .map_err(failed)?;
-        Ok(Self { address, far_end, gate })
+        Ok(Self {
+            address,
+            far_end,
+            gate,
+            ends,
+        })
     }
 
     /// Where clients connect to.
@@ -71,6 +81,13 @@ impl Link {
     /// Where connections lead from now on.
     pub fn lead_to(&self, far_end: SocketAddr) {
         *lock(&self.far_end) = Some(far_end);
+    }
+
+    /// Ends every connection, with whatever is on its way; new ones can be made at once.
+    pub fn cut(&self) {
+        for end in lock(&self.ends).drain(..) {
+            let _ = end.shutdown(Shutdown::Both);
+        }
     }
 
     /// Holds everything up, in both directions.

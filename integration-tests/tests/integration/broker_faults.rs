@@ -3,15 +3,21 @@
 use std::time::Duration;
 
 use tidegate::ids::TopicPartition;
+use tidegate::log::kafka::ProducerEngine;
 use tidegate::log::{Commit, Isolation, Log, LogError};
 use tidegate_integration_tests::broker::unique;
 use tidegate_integration_tests::drive::*;
-use tidegate_integration_tests::{Broker, contract};
+use tidegate_integration_tests::{Broker, contract, tests_with_both_producers};
 
-#[test]
-fn after_a_commit_that_timed_out_a_new_producer_finds_records_and_offsets_in_step() {
+tests_with_both_producers! {
+    after_a_commit_that_timed_out_a_new_producer_finds_records_and_offsets_in_step
+    clients_go_on_when_a_broker_that_stopped_or_died_is_back
+    a_hung_broker_times_calls_out_and_drops_stay_short
+}
+
+fn after_a_commit_that_timed_out_a_new_producer_finds_records_and_offsets_in_step(engine: ProducerEngine) {
     let broker = Broker::start();
-    let log = broker.log();
+    let log = broker.log_with(engine);
     let (input, output, group) = (unique("input"), unique("output"), unique("group"));
     create(&*log, &input, 1, &[]);
     create(&*log, &output, 1, &[]);
@@ -61,10 +67,9 @@ fn after_a_commit_that_timed_out_a_new_producer_finds_records_and_offsets_in_ste
     member.leave();
 }
 
-#[test]
-fn clients_go_on_when_a_broker_that_stopped_or_died_is_back() {
+fn clients_go_on_when_a_broker_that_stopped_or_died_is_back(engine: ProducerEngine) {
     let broker = Broker::start();
-    let log = broker.log();
+    let log = broker.log_with(engine);
     let (input, output, group) = (unique("input"), unique("output"), unique("group"));
     create(&*log, &input, 1, &[]);
     create(&*log, &output, 1, &[]);
@@ -144,10 +149,9 @@ fn read_one(consumer: &mut dyn tidegate::log::Consumer) -> String {
     text.unwrap_or_default()
 }
 
-#[test]
-fn a_hung_broker_times_calls_out_and_drops_stay_short() {
+fn a_hung_broker_times_calls_out_and_drops_stay_short(engine: ProducerEngine) {
     let broker = Broker::start();
-    let log = broker.log();
+    let log = broker.log_with(engine);
     let topic = unique("hung");
     create(&*log, &topic, 1, &[]);
     let mut producer = producer(&*log, Some(&unique("id")), &[&topic]);

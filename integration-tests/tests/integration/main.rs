@@ -11,6 +11,7 @@ mod embedded_contract;
 mod kafka_adapter;
 mod kafka_client_facts;
 mod kafka_membership;
+mod native_producer;
 mod object_store_faults;
 mod programs;
 mod repository_tools;

@@ -31,6 +31,9 @@ const QUEUE_FULL_PAUSE: Duration = Duration::from_millis(1);
 /// do, librdkafka waits 20 ms. So the offsets let them go first.
 const REGISTRATION: Duration = Duration::from_micros(1500);
 
+/// How long the news of a refused record may take to come through the client's event queue.
+const NEWS_PATIENCE: Duration = Duration::from_millis(500);
+
 /// How much later than its deadline a commit may tell its own outcome, which says more.
 const OVERRUN: Duration = Duration::from_millis(250);
 
@@ -220,12 +223,25 @@ impl Steps {
                 .client
                 .send_offsets(&list, &commit.group, deadline.remaining());
             // A record that was refused meanwhile fails this call too, and says more.
-            sent.map_err(|error| match self.shared.undelivered() {
+            sent.map_err(|error| match self.undelivered_behind(&error) {
                 Some(undelivered) if self.shared.client.fatal_error().is_none() => undelivered,
                 _ => self.failed(OPERATION, deadline, &error),
             })?;
         }
         Ok(())
+    }
+
+    /// What was not delivered, where a call failed for an earlier step of the transaction: the news of it may come a moment
+    /// after the failure.
+    fn undelivered_behind(&self, error: &NativeError) -> Option<LogError> {
+        let patience = Deadline::after(NEWS_PATIENCE);
+        loop {
+            let undelivered = self.shared.undelivered();
+            if undelivered.is_some() || error.code != Code::State || patience.is_over() {
+                return undelivered;
+            }
+            thread::park_timeout(QUEUE_FULL_PAUSE);
+        }
     }
 
     fn commit_transaction(&self, deadline: &Deadline) -> LogResult<()> {

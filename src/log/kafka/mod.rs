@@ -4,16 +4,20 @@
 //! records, commits in a thread of their own by the raw calls, membership that fetches nothing,
 //! and errors sorted by what can be done about them.
 //!
+//! Records of transactions have a second way, `native`, which is a client of its own; `chosen` picks one of the two.
+//!
 //! One limit of the library shows: it takes a record timestamp of 0 for "now", so a record of time 0 is written with
 //! time 1.
 
 mod admin;
 mod batch;
+mod chosen;
 mod committer;
 mod consumer;
 mod deadline;
 mod errors;
 mod member;
+mod native;
 mod producer;
 mod raw;
 mod settings;
@@ -21,7 +25,7 @@ mod settings;
 use std::fmt;
 use std::sync::Arc;
 
-pub use settings::KafkaSettings;
+pub use settings::{KafkaSettings, ProducerEngine};
 
 use super::{Admin, Consumer, GroupMember, Isolation, Log, LogError, LogResult, MemberSettings, Producer};
 use admin::KafkaAdmin;
@@ -58,13 +62,13 @@ impl Log for KafkaLog {
     }
 
     fn producer(&self, name: &str, transactional_id: Option<&str>) -> LogResult<Box<dyn Producer>> {
-        let members = Arc::clone(&self.members);
-        Ok(Box::new(KafkaProducer::new(
-            &self.settings,
-            name,
-            transactional_id,
-            members,
-        )?))
+        match transactional_id {
+            Some(id) => chosen::transactional(&self.settings, name, id, &self.members),
+            None => {
+                let members = Arc::clone(&self.members);
+                Ok(Box::new(KafkaProducer::new(&self.settings, name, None, members)?))
+            }
+        }
     }
 
     fn member(&self, settings: &MemberSettings) -> LogResult<Box<dyn GroupMember>> {

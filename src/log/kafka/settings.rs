@@ -42,6 +42,18 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 /// The limit of a record that a broker with default settings still takes, in bytes.
 const DEFAULT_MESSAGE_MAX_BYTES: usize = 1_048_588;
 
+/// Which client library sends the records of a transaction.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ProducerEngine {
+    /// The native one where brokers and settings allow it, else librdkafka; the log says which, and why.
+    #[default]
+    Auto,
+    /// Tidegate's own; where it cannot work the producer fails.
+    Native,
+    /// librdkafka.
+    Librdkafka,
+}
+
 /// How to reach a Kafka cluster.
 ///
 /// The four maps hold raw properties of librdkafka, which win over the defaults of the adapter; properties on which
@@ -70,6 +82,8 @@ pub struct KafkaSettings {
     pub send_buffer_bytes: usize,
     /// Records that one producer may hold until they are acknowledged.
     pub send_buffer_records: usize,
+    /// Which client library sends the records of a transaction. Records without one are always librdkafka's.
+    pub producer_engine: ProducerEngine,
 }
 
 impl KafkaSettings {
@@ -87,6 +101,7 @@ impl KafkaSettings {
             fetch_buffer_bytes: 4 << 20,
             send_buffer_bytes: 64 << 20,
             send_buffer_records: 250_000,
+            producer_engine: ProducerEngine::default(),
         }
     }
 
@@ -281,6 +296,7 @@ impl fmt::Debug for KafkaSettings {
             .field("fetch_buffer_bytes", &self.fetch_buffer_bytes)
             .field("send_buffer_bytes", &self.send_buffer_bytes)
             .field("send_buffer_records", &self.send_buffer_records)
+            .field("producer_engine", &self.producer_engine)
             .finish()
     }
 }

@@ -131,6 +131,12 @@ pub const OPTIONS: &[OptionSpec] = &[
         "Memory for records that the client has not yet sent, per worker. Processing pauses when it is full.",
     ),
     option(
+        "kafka.producer_engine",
+        choice(&["auto", "native", "librdkafka"]),
+        Some("\"auto\""),
+        "Which client library sends the records of a transaction. native: Tidegate's own, which needs brokers of Kafka 4.0 or later whose feature transaction.version is 2. librdkafka: works with older ones too; commits take longer. auto: native where brokers and client options allow it, else librdkafka; the log says which, and why. It may be changed at any restart.",
+    ),
+    option(
         "kafka.security.protocol",
         choice(&["plaintext", "ssl", "sasl_plaintext", "sasl_ssl"]),
         Some("\"plaintext\""),

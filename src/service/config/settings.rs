@@ -74,6 +74,7 @@ sections! {
         linger: HumanDuration,
         fetch_buffer: ByteSize,
         send_buffer: ByteSize,
+        producer_engine: String,
     }
     /// `[kafka.security]`
     SecuritySection {
