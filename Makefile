@@ -49,9 +49,9 @@ parity: containers ## the same cases on the embedded log and on Kafka in a conta
 	cargo test --locked --workspace --test integration -- contract::
 
 .PHONY: simulate
-simulate: setup-build ## the engine while everything goes wrong that a seed decides; SEEDS FROM JOBS STRATEGY
+simulate: setup-build ## the engine while everything goes wrong that a seed decides; SEEDS FROM JOBS STRATEGY SAVEPOINTS=1
 	$(call build,simulate)
-	$(call run,simulate) $(call options,SEEDS FROM JOBS STRATEGY)
+	$(call run,simulate) $(call options,SEEDS FROM JOBS STRATEGY) $(if $(SAVEPOINTS),--savepoints)
 
 .PHONY: invariance
 invariance: setup-build ## the same output and state under all strategies, intervals and numbers of workers and instances
@@ -79,6 +79,11 @@ flights-check: containers ## a year of flights against an independent evaluator;
 ledger: containers ## kill -9 under load, every input counted once; STRATEGY KILLS DISK SIGNAL INSTANCES FAULT RATE SECONDS SEED
 	$(call build,ledger) --bin tidegate
 	$(call run,ledger) $(call options,STRATEGY KILLS DISK SIGNAL INSTANCES FAULT RATE SECONDS SEED BOOTSTRAP)
+
+.PHONY: savepoints
+savepoints: containers ## a savepoint under load, two applications started from it, all ledgers exact; STRATEGY FORMAT RATE SECONDS
+	$(call build,savepoints) --bin tidegate
+	$(call run,savepoints) $(call options,STRATEGY FORMAT RATE SECONDS BOOTSTRAP)
 
 .PHONY: bench
 bench: setup-build ## compare with Kafka Streams on the same broker; writes bench/RESULTS.md; RUNS RECORDS QUICK=1

@@ -117,6 +117,7 @@
 //!
 //! - [`topology`]: operators and their meaning; [`operators`]: windows, low-level processors with state and timers.
 //! - [`codec`]: formats, those of Kafka's own serializers among them.
+//! - [`savepoint`]: savepoints, and applications that start from them.
 //! - [`testkit`]: tests of one's own topology, with several instances and crashes, without Kafka.
 //! - [`worker`]: the epoch, from the first record to the committed transaction.
 //! - [`durability`]: what a commit says about state, and the strategies; [`blob`]: the object store behind two of them.
@@ -146,6 +147,7 @@ pub mod partitioner;
 #[doc(hidden)]
 pub mod planted;
 pub mod record;
+pub mod savepoint;
 pub mod service;
 pub mod state;
 pub mod task;

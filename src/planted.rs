@@ -77,11 +77,19 @@ pub enum Bug {
     NothingIsNoRestorePoint,
     /// What a base snapshot supersedes is deleted before a commit has named it (I11).
     RetireBeforeNamed,
+    /// A savepoint does not wait until what lies before a task stands still.
+    SavepointWithoutStages,
+    /// A savepoint freezes tasks whose last epoch is not on their disk yet.
+    SavepointBeforeCommit,
+    /// A savepoint is not given up although a task has gone on before the last one was frozen.
+    SavepointUnconfirmed,
+    /// A part of a savepoint is published before it is stored (I2).
+    SavepointBeforeUpload,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Bug; 35] = [
+    pub const ALL: [Bug; 39] = [
         Bug::SentIsConfirmed,
         Bug::ApplyBeforeCommit,
         Bug::ForgetOtherInputs,
@@ -117,6 +125,10 @@ impl Bug {
         Bug::TrimmedIsGone,
         Bug::NothingIsNoRestorePoint,
         Bug::RetireBeforeNamed,
+        Bug::SavepointWithoutStages,
+        Bug::SavepointBeforeCommit,
+        Bug::SavepointUnconfirmed,
+        Bug::SavepointBeforeUpload,
     ];
 }
 

@@ -12,6 +12,7 @@ pub mod flights;
 pub mod halfway;
 pub mod ledger;
 pub mod s3_server;
+pub mod savepoints;
 pub mod simulation;
 pub mod snapshot_store;
 

@@ -24,6 +24,8 @@ pub use report::{Failed, Report};
 const PROGRESS: u64 = 1_000;
 /// Chapters of a run; after each of them everything must have come right.
 const CHAPTERS: u64 = 3;
+/// Savepoints of a run from which an application is started.
+const FORKS: usize = 3;
 
 /// Runs the engine on the embedded log while everything goes wrong that may, and checks that every input counts exactly once.
 #[derive(Clone, Debug, Parser)]
@@ -41,6 +43,9 @@ pub struct Options {
     /// What makes state durable.
     #[arg(long, default_value = "changelog", value_parser = strategy)]
     pub strategy: Durability,
+    /// Somebody takes savepoints all the while; in the end an application is started from each of the last ones and must come to the same.
+    #[arg(long)]
+    pub savepoints: bool,
     /// Prints what happened in each seed.
     #[arg(long)]
     pub story: bool,
@@ -70,6 +75,7 @@ pub struct Simulation {
     seed: u64,
     workload: &'static str,
     cluster: TestCluster,
+    with_savepoints: bool,
 }
 
 impl Simulation {
@@ -104,26 +110,50 @@ impl Simulation {
             seed,
             workload: name,
             cluster,
+            with_savepoints: false,
         }
     }
 
-    fn tell(cluster: &mut TestCluster, seed: u64) {
+    /// The same while savepoints are taken.
+    #[must_use]
+    pub fn savepoints(mut self) -> Self {
+        self.cluster = self.cluster.savepoints();
+        self.with_savepoints = true;
+        self
+    }
+
+    fn tell(cluster: &mut TestCluster, seed: u64, with_savepoints: bool) {
         let (_, mut workload) = workload::of_seed(seed);
         for chapter in 0..CHAPTERS {
             workload.chapter(cluster, chapter);
+        }
+        if with_savepoints {
+            check_savepoints(cluster, workload.speaks_in_order());
         }
     }
 
     /// Runs it once.
     pub fn run(&self) -> Exploration {
-        self.cluster
-            .explore(self.seed, |cluster| Self::tell(cluster, self.seed))
+        self.cluster.explore(self.seed, |cluster| {
+            Self::tell(cluster, self.seed, self.with_savepoints)
+        })
     }
 
     /// Runs it with ever fewer faults, as long as it fails.
     pub fn shrink(&self, failed: Exploration) -> Exploration {
-        self.cluster
-            .shrink(self.seed, failed, |cluster| Self::tell(cluster, self.seed))
+        self.cluster.shrink(self.seed, failed, |cluster| {
+            Self::tell(cluster, self.seed, self.with_savepoints)
+        })
+    }
+}
+
+/// Starts an application from each of the last savepoints and compares it with the one that they were taken of.
+fn check_savepoints(cluster: &mut TestCluster, in_order: bool) {
+    let taken = cluster.savepoints_taken();
+    for name in taken.iter().rev().take(FORKS) {
+        let mut fork = cluster.fork(name, &format!("fork-{name}"));
+        fork.settle();
+        cluster.assert_same_as(&mut fork, in_order);
     }
 }
 
@@ -135,6 +165,7 @@ pub fn run(options: &Options) -> Report {
     let end = options.from.saturating_add(options.seeds);
     let report = Mutex::new(Report {
         strategy: options.strategy,
+        savepoints: options.savepoints,
         ..Report::default()
     });
     let jobs = match options.jobs {
@@ -164,7 +195,10 @@ pub fn run(options: &Options) -> Report {
 
 /// Runs one seed; answers whether it failed.
 fn run_seed(seed: u64, options: &Options, report: &Mutex<Report>) -> bool {
-    let simulation = Simulation::new(seed, options.strategy);
+    let mut simulation = Simulation::new(seed, options.strategy);
+    if options.savepoints {
+        simulation = simulation.savepoints();
+    }
     let exploration = simulation.run();
     if options.story {
         println!("{}", exploration.story);

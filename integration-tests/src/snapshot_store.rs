@@ -12,6 +12,9 @@ const CHAIN_OBJECTS: u32 = 50;
 /// Base snapshots that are kept of each task.
 const KEEP: u32 = 3;
 
+/// Time between two looks for savepoints that are asked for.
+const SAVEPOINT_POLL: &str = "1s";
+
 /// A server with one bucket. The container is removed when this is dropped.
 pub struct SnapshotStore {
     server: S3Server,
@@ -21,11 +24,14 @@ pub struct SnapshotStore {
 impl SnapshotStore {
     /// Starts what a strategy needs.
     pub fn start_for(strategy: Durability) -> Option<Self> {
-        strategy.has_snapshots().then(|| {
-            let server = S3Server::start();
-            let bucket = server.bucket();
-            Self { server, bucket }
-        })
+        strategy.has_snapshots().then(Self::start)
+    }
+
+    /// Starts a server, whatever the strategy: for savepoints.
+    pub fn start() -> Self {
+        let server = S3Server::start();
+        let bucket = server.bucket();
+        Self { server, bucket }
     }
 
     /// The server, to be disturbed.
@@ -44,7 +50,8 @@ impl SnapshotStore {
              snapshot.s3.region = \"us-east-1\"\n\
              snapshot.s3.access_key = \"{ACCESS_KEY}\"\n\
              snapshot.s3.secret_key = \"{SECRET_KEY}\"\n\
-             snapshot.s3.allow_http = true\n",
+             snapshot.s3.allow_http = true\n\
+             savepoint.poll = \"{SAVEPOINT_POLL}\"\n",
             bucket = self.bucket,
             endpoint = self.server.endpoint(),
             interval = HumanDuration(interval),

@@ -6,6 +6,7 @@ pub mod changelog;
 mod decision;
 mod pointer;
 mod record;
+pub mod savepoint;
 pub mod snapshot;
 mod strategy;
 

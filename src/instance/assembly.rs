@@ -94,7 +94,7 @@ impl Assembly {
         };
         let identity = settings.instance_id.clone().unwrap_or(identity);
         let shared = Arc::new(Shared::default());
-        let repository = repository(&settings, blobs, &clock, &identity, means)?;
+        let repository = repository(&settings, blobs.clone(), &clock, &identity, means)?;
         let leads = Leads::new((0..topics.sub_topologies()).map(|sub| (Arc::clone(topics.lead(sub)), sub)));
         let membership = MemberSettings {
             group: settings.application_id.clone(),
@@ -117,6 +117,7 @@ impl Assembly {
                 metrics: Arc::clone(&shared.metrics),
                 repository: repository.clone(),
             }),
+            savepoints: savepoints(&settings, repository.as_ref(), blobs, &clock, &identity, means),
             repository,
             identity: &identity,
             purge: offer,
@@ -192,6 +193,30 @@ fn repository(
     })))
 }
 
+/// Where savepoints are asked for: in any object store that there is, whatever the strategy.
+fn savepoints(
+    settings: &InstanceSettings,
+    repository: Option<&Arc<Repository>>,
+    blobs: Option<Arc<dyn BlobStore>>,
+    clock: &Arc<dyn Clock>,
+    identity: &str,
+    means: &Means<'_>,
+) -> Option<Arc<Repository>> {
+    if settings.savepoints.poll.is_zero() {
+        return None;
+    }
+    if let Some(repository) = repository {
+        return Some(Arc::clone(repository));
+    }
+    Some(Arc::new(Repository {
+        store: blobs?,
+        settings: settings.snapshots.clone(),
+        random: Arc::clone(&means.random),
+        clock: Arc::clone(clock),
+        instance: identity.to_owned(),
+    }))
+}
+
 /// Opens the state directory. The identity is what transactional ids are made of where the settings give none.
 fn open_states(settings: &InstanceSettings, random: u64) -> Result<Disk, InstanceError> {
     let fresh = format!("{random:016x}");
@@ -222,6 +247,7 @@ struct WorkerFactory<'a> {
     clock: &'a Arc<dyn Clock>,
     opener: Arc<Opener>,
     repository: Option<Arc<Repository>>,
+    savepoints: Option<Arc<Repository>>,
     identity: &'a str,
     purge: Sender<(TopicPartition, i64)>,
     means: &'a Means<'a>,
@@ -250,6 +276,7 @@ impl WorkerFactory<'_> {
             commands: receiver,
             purgeable: self.purge.clone(),
             repository: self.repository.clone(),
+            savepoints: self.savepoints.clone(),
             new_lineage: Box::new(move || Lineage(random())),
         })?;
         Ok((WorkerLink { name, commands }, worker))
@@ -278,6 +305,7 @@ impl WorkerFactory<'_> {
             cache_bytes_per_task: settings.state.cache_bytes / usize::try_from(tasks.max(1)).unwrap_or(1),
             on_error: self.policies(),
             dead_letter_topic: settings.dead_letter_topic.as_deref().map(Arc::from),
+            savepoints: settings.savepoints,
             allow_empty_state: settings.allow_empty_state,
         }
     }

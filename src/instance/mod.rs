@@ -19,6 +19,7 @@ mod threads;
 pub use assembly::Ports;
 pub use error::InstanceError;
 pub use instance::{Instance, InstanceHandle, Status};
+pub use preparation::prepare;
 pub use settings::{Backend, Guarantee, InstanceSettings, SMALL_FILE_BYTES, StateSettings};
 pub use states::{Disk, ScratchStates};
 pub use stepped::{SteppedInstance, Surroundings};

@@ -34,6 +34,25 @@ pub(super) struct Preparation<'a> {
     pub(super) clock: &'a Arc<dyn Clock>,
 }
 
+/// Checks and creates the topics of an application, and its plan, as an instance does at its start. **Blocks** until the log has answered.
+///
+/// # Errors
+/// [`InstanceError`].
+pub fn prepare(
+    topology: &Topology,
+    settings: &InstanceSettings,
+    log: &Arc<dyn Log>,
+    clock: &Arc<dyn Clock>,
+) -> Result<Topics, InstanceError> {
+    let preparation = Preparation {
+        topology,
+        settings,
+        log,
+        clock,
+    };
+    preparation.run()
+}
+
 impl Preparation<'_> {
     /// Everything, in order. Retries while no broker answers, until the start-up time-out, and for a moment while a topic
     /// is not there.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::durability::Durability;
 use crate::durability::snapshot::{ChainLimits, Retention};
 use crate::operators::OnError;
-use crate::worker::SnapshotSettings;
+use crate::worker::{SavepointSettings, SnapshotSettings};
 
 /// Files of a database that are smaller than this share an object: a request costs as much as some hundred KiB of traffic.
 pub const SMALL_FILE_BYTES: u64 = 256 << 10;
@@ -60,6 +60,8 @@ pub struct InstanceSettings {
     pub durability: Durability,
     /// The snapshot repository, where the strategy has one.
     pub snapshots: SnapshotSettings,
+    /// Savepoints, which need an object store; off where the interval is zero.
+    pub savepoints: SavepointSettings,
     /// Time between two barriers while records flow; after a commit that took long, twice that time but at most the interval.
     pub commit_interval: Duration,
     /// A barrier is forced when a worker's active overlays hold this many bytes.
@@ -121,6 +123,10 @@ impl InstanceSettings {
                 persist_timeout: Duration::from_secs(5),
                 small_file_bytes: SMALL_FILE_BYTES,
                 collect_interval: Duration::from_secs(6 * 3600),
+            },
+            savepoints: SavepointSettings {
+                poll: Duration::from_secs(5),
+                timeout: Duration::from_secs(30),
             },
             commit_interval: Duration::from_millis(100),
             overlay_max_bytes: 16 * MIB,

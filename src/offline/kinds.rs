@@ -1,5 +1,6 @@
 //! What an object is, by its name.
 
+use crate::durability::savepoint::{REQUESTS_FOLDER, SAVEPOINTS_FOLDER};
 use crate::durability::snapshot::{PackId, SnapshotId, files_folder};
 use crate::ids::TaskId;
 
@@ -14,7 +15,7 @@ pub enum Kind {
     File(TaskId),
     /// A pack of increments.
     Pack(PackId),
-    /// Part of a savepoint, which belongs to the user.
+    /// Part of a savepoint, which belongs to the user, or a request for one.
     Savepoint,
     /// What says that a repository is an export.
     Export,
@@ -44,7 +45,7 @@ pub fn kind(name: &str) -> Kind {
     if name == EXPORT {
         return Kind::Export;
     }
-    if name.starts_with("savepoints/") {
+    if name.starts_with(SAVEPOINTS_FOLDER) || name.starts_with(REQUESTS_FOLDER) {
         return Kind::Savepoint;
     }
     let task = name.strip_prefix("tasks/").and_then(|rest| rest.split_once('/'));
@@ -72,6 +73,7 @@ mod tests {
         assert_eq!(word("tasks/0_3/files/0000000000000abc-0.pack"), "file");
         assert_eq!(word("increments/a/worker-0/1-0000000000000001.tgi"), "increments");
         assert_eq!(word("savepoints/before-upgrade/savepoint.json"), "savepoint");
+        assert_eq!(word("requests/before-upgrade.json"), "savepoint");
         for stranger in [
             "notes.txt",
             "tasks/x/files/a.sst",

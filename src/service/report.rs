@@ -10,6 +10,7 @@ use crate::errors::Coded;
 use crate::instance::InstanceError;
 use crate::log::LogError;
 use crate::offline::OfflineError;
+use crate::savepoint::SavepointError;
 use crate::state::StateError;
 use crate::topology::{ParameterError, PlanError, TopologyError};
 
@@ -29,6 +30,7 @@ pub fn code_of(error: &(dyn Error + 'static)) -> Option<&'static str> {
         code::<LogError>,
         code::<StateError>,
         code::<OfflineError>,
+        code::<SavepointError>,
     ];
     types.iter().find_map(|code| code(error))
 }

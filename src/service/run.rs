@@ -55,13 +55,14 @@ pub fn run_topology(name: &str, topology: Topology, configuration: &Configuratio
 ///
 /// # Errors
 /// [`ServiceError::Start`] where it cannot be used.
-fn open_blobs(
+pub(super) fn open_blobs(
     application_id: &str,
     configuration: &Configuration,
     metrics: &Arc<BlobMetrics>,
 ) -> Result<Option<Arc<dyn BlobStore>>, ServiceError> {
     let settings = configuration.settings();
-    if !settings.durability().has_snapshots() {
+    // Without snapshots it may serve savepoints.
+    if settings.snapshot.url.is_none() {
         return Ok(None);
     }
     let url = format!(

@@ -69,6 +69,7 @@ impl TestCluster {
         settings.session_timeout = SESSION;
         settings.transaction_timeout = TRANSACTION;
         settings.snapshots = snapshots();
+        settings.savepoints.poll = Duration::ZERO;
         Self {
             setup: Setup {
                 topology: topology.into(),

@@ -46,6 +46,9 @@ mod outside;
 mod promises;
 mod rebuilt;
 mod rest;
+#[cfg(test)]
+mod savepoint_tests;
+mod savepoints;
 mod seed;
 mod slot;
 #[cfg(test)]

@@ -15,8 +15,6 @@ use crate::partitioner::partition_for;
 use crate::record::Record;
 use crate::topology::{SubTopology, Topic};
 
-use super::world::APPLICATION;
-
 use crate::state::entries::Entries;
 
 /// A time-out that no call on the embedded log waits for.
@@ -33,6 +31,7 @@ struct Writer {
 /// See the [module documentation](self).
 pub(super) struct Outside {
     log: Arc<EmbeddedLog>,
+    application: String,
     writers: BTreeMap<Arc<str>, Writer>,
     readers: BTreeMap<Arc<str>, Box<dyn Consumer>>,
     changelogs: BTreeMap<Arc<str>, Folded>,
@@ -45,9 +44,10 @@ struct Folded {
 }
 
 impl Outside {
-    pub(super) fn new(log: Arc<EmbeddedLog>) -> Self {
+    pub(super) fn new(log: Arc<EmbeddedLog>, application: &str) -> Self {
         Self {
             log,
+            application: application.to_owned(),
             writers: BTreeMap::new(),
             readers: BTreeMap::new(),
             changelogs: BTreeMap::new(),
@@ -72,7 +72,7 @@ impl Outside {
     /// The number of tasks of a sub-topology: its largest source decides.
     pub(super) fn tasks_of(&self, sub: &SubTopology) -> i32 {
         let sources = sub.sources.iter();
-        let partitions = sources.map(|topic| self.partitions_of(&topic.full_name(APPLICATION)));
+        let partitions = sources.map(|topic| self.partitions_of(&topic.full_name(&self.application)));
         partitions.max().unwrap_or(0)
     }
 

@@ -13,10 +13,10 @@ use crate::topology::Plan;
 use super::outside::Outside;
 use super::rebuilt::Rebuilder;
 use super::slot::Slot;
-use super::world::APPLICATION;
 
 /// The tasks of an application, and the log and the disks that have their state.
 pub(super) struct Promises<'a> {
+    pub(super) application: &'a str,
     pub(super) plan: &'a Plan,
     /// All tasks.
     pub(super) tasks: Vec<TaskId>,
@@ -50,7 +50,7 @@ impl Promises<'_> {
 
     fn inputs(&self, task: TaskId) -> Vec<TopicPartition> {
         let sources = self.plan.sub_topologies[task.sub_topology as usize].sources.iter();
-        let names = sources.map(|topic| topic.full_name(APPLICATION));
+        let names = sources.map(|topic| topic.full_name(self.application));
         let reaching = names.filter(|name| task.partition < self.outside.partitions_of(name));
         reaching.map(|name| TopicPartition::new(name, task.partition)).collect()
     }
@@ -58,7 +58,7 @@ impl Promises<'_> {
     /// The committed pointer of a task, the same at all its inputs; `None` where there is none, or none can be read now.
     fn pointer(&self, task: TaskId) -> Option<Pointer> {
         let inputs = self.inputs(task);
-        let committed = self.outside.committed(APPLICATION, &inputs)?;
+        let committed = self.outside.committed(self.application, &inputs)?;
         let mut pointers = Vec::new();
         for (input, committed) in inputs.iter().zip(committed) {
             let Some(committed) = committed else { continue };
@@ -126,7 +126,7 @@ impl Promises<'_> {
         let current = self.current(task, pointer);
         let specs = &self.plan.sub_topologies[task.sub_topology as usize].stores;
         for (index, spec) in specs.iter().enumerate() {
-            let topic: Arc<str> = changelog::topic_name(APPLICATION, &spec.name);
+            let topic: Arc<str> = changelog::topic_name(self.application, &spec.name);
             let folded = self.outside.folded(&topic, task.partition);
             for (_, stores) in &current {
                 let same = stores[index] == folded;

@@ -18,7 +18,6 @@ use crate::worker::{NotOpened, OpenRequest, Opener, Repository};
 
 use super::disk::SimulatedDisk;
 use super::seed::Seed;
-use super::world::APPLICATION;
 
 /// Who restores, and from where.
 #[derive(Clone)]
@@ -56,7 +55,7 @@ impl Rebuilder {
         });
         let opened = opener.open(OpenRequest {
             task,
-            application_id: APPLICATION.to_owned(),
+            application_id: self.settings.application_id.clone(),
             plan: self.plan.clone(),
             inputs,
             stores: stores.to_vec(),

@@ -8,7 +8,7 @@ use crate::instance::{Guarantee, InstanceError, SteppedInstance};
 
 use super::faults::Faults;
 use super::slot::Slot;
-use super::world::{APPLICATION, MAX_ROUNDS, World};
+use super::world::{MAX_ROUNDS, World};
 
 /// Steps of time in which instances are stepped while time is moved.
 const STRIDE: Duration = Duration::from_millis(500);
@@ -70,7 +70,9 @@ impl World {
                 slot.is_ready(now) && !slot.network.is_busy() && (slot.doomed_at.is_none() || slot.instance.is_none())
             })
             && self.runs_every_task()
-            && self.outside.is_consumed(APPLICATION, &self.sources())
+            && self
+                .outside
+                .is_consumed(&self.site.settings.application_id, &self.sources())
             && self.external_topics().iter().all(|topic| self.outside.is_stable(topic))
     }
 
@@ -99,7 +101,7 @@ impl World {
         let topics = subs.flat_map(|sub| sub.sources.iter());
         let mut sources = Vec::new();
         for topic in topics {
-            let name = topic.full_name(APPLICATION);
+            let name = topic.full_name(&self.site.settings.application_id);
             let partitions = 0..self.outside.partitions_of(&name);
             sources.extend(partitions.map(|partition| TopicPartition::new(Arc::clone(&name), partition)));
         }
@@ -114,7 +116,7 @@ impl World {
         let statuses: Vec<String> = self.slots.iter().map(status).collect();
         let is_consumed = |partition: &TopicPartition| {
             let one = std::slice::from_ref(partition);
-            self.outside.is_consumed(APPLICATION, one)
+            self.outside.is_consumed(&self.site.settings.application_id, one)
         };
         let waiting = self.sources().into_iter().filter(|partition| !is_consumed(partition));
         let waiting: Vec<String> = waiting.map(|partition| partition.to_string()).collect();

@@ -20,6 +20,7 @@ use super::network::Network;
 use super::outside::Outside;
 use super::promises::Promises;
 use super::rebuilt::Rebuilder;
+use super::savepoints::Savepoints;
 use super::seed::Seed;
 use super::slot::{Nearby, Site, Slot};
 use super::store::{DistantStore, SimulatedStore};
@@ -71,6 +72,7 @@ pub(super) struct World {
     pub(super) rounds: u32,
     /// How long the next instance stands still that restores a task.
     pub(super) ambush: Option<Duration>,
+    pub(super) savepoints: Savepoints,
 }
 
 impl World {
@@ -81,10 +83,22 @@ impl World {
             waits: Waits::Never,
         };
         let log = EmbeddedLog::with_settings(Arc::clone(&clock) as Arc<dyn Clock>, embedded);
+        let mut world = Self::on(setup, clock, log);
+        for topic in world.external_topics() {
+            world.outside.create(topic, setup.partitions);
+        }
+        for _ in 0..setup.instances {
+            world.add();
+        }
+        world
+    }
+
+    /// A cluster without instances on a log that is there.
+    pub(super) fn on(setup: &Setup, clock: Arc<VirtualClock>, log: Arc<EmbeddedLog>) -> Self {
         let faults = setup.faults.clone();
-        let has_store = setup.settings.durability.has_snapshots();
+        let has_store = setup.settings.durability.has_snapshots() || !setup.settings.savepoints.poll.is_zero();
         let store = has_store.then(|| Arc::new(SimulatedStore::new(Arc::clone(&clock))));
-        let mut world = Self {
+        Self {
             site: Site {
                 topology: Arc::clone(&setup.topology),
                 settings: setup.settings.clone(),
@@ -96,7 +110,7 @@ impl World {
             },
             seed: setup.seed,
             static_members: setup.static_members,
-            outside: Outside::new(Arc::clone(&log)),
+            outside: Outside::new(Arc::clone(&log), &setup.settings.application_id),
             log,
             store,
             slots: Vec::new(),
@@ -106,14 +120,8 @@ impl World {
             rested: 0,
             rounds: 0,
             ambush: None,
-        };
-        for topic in world.external_topics() {
-            world.outside.create(topic, setup.partitions);
+            savepoints: Savepoints::default(),
         }
-        for _ in 0..setup.instances {
-            world.add();
-        }
-        world
     }
 
     pub(super) fn clock(&self) -> Arc<VirtualClock> {
@@ -258,6 +266,7 @@ impl World {
     /// Every part of every instance takes one step, in an order that the seed decides. An instance that fails is gone.
     pub(super) fn round(&mut self) -> Result<(), InstanceError> {
         self.pass_time();
+        self.look_after_savepoints();
         self.cause_faults();
         self.end_faults();
         let mut order: Vec<(usize, usize)> = Vec::new();
@@ -279,6 +288,7 @@ impl World {
     pub(super) fn promises(&mut self) -> Promises<'_> {
         let (tasks, rebuilder) = (self.tasks(), self.rebuilder());
         Promises {
+            application: &self.site.settings.application_id,
             plan: self.site.topology.plan(),
             tasks,
             outside: &mut self.outside,

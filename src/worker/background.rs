@@ -12,6 +12,7 @@ use crate::time::Clock;
 
 use super::opener::Opener;
 use super::opening::{NotOpened, OpenRequest, Opened};
+use super::savepoints;
 use super::snapshots::{Collection, Persisted, SnapshotError, Snapshotted};
 
 /// Threads that open tasks, per worker.
@@ -71,6 +72,8 @@ pub enum Done {
     Collected(Result<Collection, SnapshotError>),
     /// What a base snapshot has superseded was deleted, or could not be.
     Retired(Result<Collection, SnapshotError>),
+    /// A step of a savepoint.
+    Savepoint(Box<savepoints::Done>),
 }
 
 /// Work on the snapshot repository, in steps.
@@ -86,6 +89,12 @@ pub enum Lane {
     Commit,
     /// What nobody waits for.
     Idle,
+    /// Taking part in savepoints.
+    Savepoint,
+}
+
+impl Lane {
+    pub(super) const COUNT: usize = 3;
 }
 
 /// Runs jobs beside a worker. Epochs are applied in the order in which they are given.
@@ -107,7 +116,7 @@ pub struct Threads {
     applies: Option<Sender<ApplyJob>>,
     opens: Option<Sender<(OpenRequest, u64)>>,
     /// By lane.
-    chores: [Option<Sender<Box<dyn Chore>>>; 2],
+    chores: [Option<Sender<Box<dyn Chore>>>; Lane::COUNT],
     done: Receiver<Done>,
     threads: Vec<JoinHandle<()>>,
 }
@@ -131,8 +140,8 @@ impl Threads {
             let thread = std::thread::Builder::new().name(format!("{name}-open-{index}"));
             threads.push(thread.spawn(move || open_all(&receiver, &sender, &opener))?);
         }
-        let mut chores = [None, None];
-        for (lane, name_of_lane) in ["commit", "idle"].into_iter().enumerate() {
+        let mut chores = [const { None }; Lane::COUNT];
+        for (lane, name_of_lane) in ["commit", "idle", "savepoint"].into_iter().enumerate() {
             let (sender, receiver) = unbounded::<Box<dyn Chore>>(); // at most one entry per epoch, or per task
             let done = done_sender.clone();
             let thread = std::thread::Builder::new().name(format!("{name}-{name_of_lane}"));
@@ -225,7 +234,7 @@ impl Drop for Threads {
     fn drop(&mut self) {
         self.applies = None;
         self.opens = None;
-        self.chores = [None, None];
+        self.chores = [const { None }; Lane::COUNT];
         let (_, closed) = bounded(0);
         self.done = closed;
         for thread in self.threads.drain(..) {

@@ -74,6 +74,18 @@ pub(super) struct Basing {
     pub(super) _cancelled: CancelOnDrop,
 }
 
+/// Whether a savepoint holds a task.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Hold {
+    /// It processes records.
+    #[default]
+    Free,
+    /// It takes no further records, and its epoch ends.
+    Ending,
+    /// It stands still: nothing of it is committed.
+    Frozen,
+}
+
 /// A task that processes records.
 pub(super) struct Running {
     pub(super) task: Task,
@@ -106,6 +118,8 @@ pub(super) struct Running {
     pub(super) outdated: Option<Outdated>,
     /// Since when it waits for an input that is caught up and empty.
     pub(super) idle_since: Option<Duration>,
+    /// Whether a savepoint holds it.
+    pub(super) hold: Hold,
 }
 
 /// The broker forgets offsets of topics that no member subscribes to, and members subscribe to lead topics only: a task
@@ -115,6 +129,12 @@ const IDLE_COMMIT_INTERVAL: Duration = Duration::from_secs(3600);
 impl Running {
     /// Whether the next epoch has to include this task: its inputs moved on, it has a base snapshot to name, or nothing was committed for long.
     pub(super) fn has_work(&self, now: Duration) -> bool {
+        match self.hold {
+            Hold::Free => {}
+            // Without a commit nothing would say where a task begins.
+            Hold::Ending => return self.task.records_in_epoch() > 0 || self.confirmed == Epoch(0),
+            Hold::Frozen => return false,
+        }
         let names_a_base = self.chain.as_ref().is_some_and(Chain::has_unnamed_base);
         self.task.has_moved() || names_a_base || now.saturating_sub(self.sealed_at) >= IDLE_COMMIT_INTERVAL
     }

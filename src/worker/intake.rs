@@ -9,6 +9,7 @@ use crate::planted::{Bug, planted};
 use crate::task::InputProgress;
 
 use super::error::WorkerError;
+use super::held::Hold;
 use super::worker::Worker;
 
 /// Records fetched at once.
@@ -29,7 +30,8 @@ impl Worker {
         }
         let mut ready = 0;
         for running in self.tasks.values().filter_map(|stage| stage.running()) {
-            ready += if running.idle_since.is_none() {
+            // What waits in a task that a savepoint holds keeps nobody else waiting.
+            ready += if running.idle_since.is_none() && running.hold == Hold::Free {
                 running.task.buffered()
             } else {
                 0

@@ -91,6 +91,14 @@ pub struct WorkerMetrics {
     pub snapshot_bytes: Counter,
     /// Attempts to make one that came to nothing.
     pub snapshots_failed: Counter,
+    /// Parts of savepoints stored.
+    pub savepoint_parts: Counter,
+    /// Bytes of them.
+    pub savepoint_bytes: Counter,
+    /// Savepoints that this instance gave up.
+    pub savepoints_failed: Counter,
+    /// Time for which a worker's tasks stood still for a savepoint.
+    pub savepoint_held: Histogram,
     /// Objects deleted that nobody refers to any more.
     pub objects_collected: Counter,
     /// Workers that cannot commit, or make no snapshots, for want of the object store.
@@ -300,6 +308,21 @@ impl WorkerMetrics {
                 &self.snapshots_failed,
             ),
             (
+                "tidegate_savepoint_parts_total",
+                "Parts of savepoints stored, one per task.",
+                &self.savepoint_parts,
+            ),
+            (
+                "tidegate_savepoint_bytes_total",
+                "Bytes of the parts of savepoints stored.",
+                &self.savepoint_bytes,
+            ),
+            (
+                "tidegate_savepoints_failed_total",
+                "Savepoints that this instance gave up.",
+                &self.savepoints_failed,
+            ),
+            (
                 "tidegate_objects_collected_total",
                 "Objects deleted from the snapshot repository, since nobody refers to them any more.",
                 &self.objects_collected,
@@ -312,6 +335,12 @@ impl WorkerMetrics {
         add(
             "tidegate_persist_latency_seconds",
             "Time from a seal until the increments are in the object store and were read back.",
+            Value::Histogram(buckets, count, sum),
+        );
+        let (buckets, count, sum) = self.savepoint_held.snapshot();
+        add(
+            "tidegate_savepoint_held_seconds",
+            "Time for which the tasks of a worker stood still for a savepoint.",
             Value::Histogram(buckets, count, sum),
         );
         add(

@@ -106,7 +106,7 @@ impl Worker {
         self.tickets
     }
 
-    fn writer_name(&self, repository: &Repository) -> WriterName {
+    pub(super) fn writer_name(&self, repository: &Repository) -> WriterName {
         WriterName::new(&repository.instance, &self.settings.name)
     }
 

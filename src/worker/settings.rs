@@ -6,6 +6,8 @@ use std::time::Duration;
 use crate::durability::Durability;
 use crate::operators::OnError;
 
+use super::savepoints::SavepointSettings;
+
 /// Settings of a worker; the same for all workers of an instance, but for the name and the transactional id.
 #[derive(Clone, Debug)]
 pub struct WorkerSettings {
@@ -37,6 +39,8 @@ pub struct WorkerSettings {
     pub on_error: Vec<OnError>,
     /// Where bad records go.
     pub dead_letter_topic: Option<Arc<str>>,
+    /// Savepoints; off where the interval is zero.
+    pub savepoints: SavepointSettings,
     /// Start empty although there was state (invariant I14).
     pub allow_empty_state: bool,
 }

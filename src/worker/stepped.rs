@@ -26,7 +26,7 @@ pub struct Stepped {
     applies: VecDeque<ApplyJob>,
     opens: Vec<(TaskId, u64, Option<Way>)>,
     /// By lane.
-    chores: [VecDeque<Box<dyn Chore>>; 2],
+    chores: [VecDeque<Box<dyn Chore>>; Lane::COUNT],
     done: VecDeque<Done>,
 }
 

@@ -15,7 +15,7 @@ use crate::task::{Input, Task, TaskParts};
 
 use super::command::Command;
 use super::error::WorkerError;
-use super::held::{CancelOnDrop, Running, Stage};
+use super::held::{CancelOnDrop, Hold, Running, Stage};
 use super::opening::{NotOpened, OpenRequest, Opened};
 use super::worker::{Ending, Worker, Writer};
 
@@ -249,6 +249,7 @@ impl Worker {
             unapplied: 0,
             sealed_at: self.clock.monotonic(),
             idle_since: None,
+            hold: Hold::default(),
         })
     }
 }

@@ -141,6 +141,13 @@ impl Topics {
         reaching.map(input).collect()
     }
 
+    /// Those input partitions of a task that only this application writes to.
+    pub fn repartition_inputs(&self, task: TaskId) -> Vec<TopicPartition> {
+        let inputs = self.inputs(task).into_iter();
+        let repartitions = inputs.filter(|(source, _)| self.is_repartition(task.sub_topology, *source));
+        repartitions.map(|(_, partition)| partition).collect()
+    }
+
     /// The lead topic of a sub-topology, whose partitions are the tasks.
     pub fn lead(&self, sub_topology: u16) -> &Arc<str> {
         let sub = &self.subs[sub_topology as usize];

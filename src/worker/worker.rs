@@ -16,9 +16,10 @@ use super::background::{Background, Done};
 use super::command::Command;
 use super::epoch::{Action, EpochMachine, Facts, Limits};
 use super::error::WorkerError;
-use super::held::{CancelOnDrop, Moment, SealedEpoch, Tasks};
+use super::held::{CancelOnDrop, Hold, Moment, SealedEpoch, Tasks};
 use super::metrics::WorkerMetrics;
 use super::repository_work::RepositoryWork;
+use super::savepoints::{SavepointWork, Stages};
 use super::settings::WorkerSettings;
 use super::snapshots::Repository;
 use super::topics::Topics;
@@ -56,6 +57,8 @@ pub struct WorkerParts {
     pub purgeable: Sender<(TopicPartition, i64)>,
     /// The snapshot repository; `None` under strategy `changelog`.
     pub repository: Option<Arc<Repository>>,
+    /// Where savepoints are asked for and stored; `None` where there are none.
+    pub savepoints: Option<Arc<Repository>>,
     /// Makes lineages for tasks that have none.
     pub new_lineage: Box<dyn FnMut() -> Lineage + Send>,
 }
@@ -141,6 +144,8 @@ pub struct Worker {
     pub(super) applies_in_flight: usize,
     pub(super) repository: Option<Arc<Repository>>,
     pub(super) work: RepositoryWork,
+    pub(super) savepoints: Option<Arc<Repository>>,
+    pub(super) savepoint: SavepointWork,
     pub(super) log_trouble: BTreeMap<&'static str, Duration>,
     /// What the gauges have of this worker: bytes in overlays, bytes parked, records buffered.
     reported_load: [i64; 3],
@@ -176,6 +181,7 @@ impl Worker {
             parked_max_bytes: parts.settings.parked_max_bytes,
             apply_backlog_max: APPLY_BACKLOG_MAX,
         };
+        let stages = Stages::of(parts.topology.plan(), &parts.topics);
         Ok(Self {
             plan: parts.topology.fingerprint().to_owned(),
             settings: parts.settings,
@@ -208,6 +214,8 @@ impl Worker {
             aborts_in_a_row: 0,
             applies_in_flight: 0,
             work: RepositoryWork::new(),
+            savepoints: parts.savepoints,
+            savepoint: SavepointWork::new(stages),
             repository: parts.repository,
             log_trouble: BTreeMap::new(),
             reported_load: [0; 3],
@@ -232,6 +240,7 @@ impl Worker {
         self.open_waiting()?;
         self.poll_commit(Duration::ZERO)?;
         self.look_after_repository()?;
+        self.look_after_savepoints();
         let facts = self.facts();
         self.report_load(&facts);
         let action = self.epochs.next(&facts);
@@ -286,6 +295,7 @@ impl Worker {
         };
         for running in self.tasks.values().filter_map(|stage| stage.running()) {
             facts.has_work |= running.has_work(now);
+            facts.forced |= running.hold == Hold::Ending && running.has_work(now);
             facts.overlay_bytes += running.task.scope().state.active_bytes();
             facts.has_unsent |= running.has_unsent();
             facts.unsent_bytes += running.task.scope().outbox.bytes();
@@ -321,11 +331,10 @@ impl Worker {
 
     fn intake_wait(&self) -> Duration {
         let busy = self.committing.is_some() || self.ending.is_some();
-        let buffered = self
-            .tasks
-            .values()
-            .filter_map(|stage| stage.running())
-            .any(|running| running.task.buffered() > 0 && running.idle_since.is_none());
+        let buffered =
+            self.tasks.values().filter_map(|stage| stage.running()).any(|running| {
+                running.task.buffered() > 0 && running.idle_since.is_none() && running.hold == Hold::Free
+            });
         let has_work = self
             .tasks
             .values()
@@ -392,6 +401,10 @@ impl Worker {
                 self.take_retired(result);
                 Ok(())
             }
+            Done::Savepoint(done) => {
+                self.take_savepoint(*done);
+                Ok(())
+            }
         }
     }
 
@@ -399,7 +412,8 @@ impl Worker {
     fn process(&mut self) -> Result<(), WorkerError> {
         let now = self.clock.monotonic();
         let mut records = 0;
-        for running in self.tasks.values_mut().filter_map(|stage| stage.running_mut()) {
+        let running = self.tasks.values_mut().filter_map(|stage| stage.running_mut());
+        for running in running.filter(|running| running.hold == Hold::Free) {
             if running.task.buffered() == 0 {
                 running.idle_since = None;
                 continue;

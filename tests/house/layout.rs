@@ -28,7 +28,7 @@ const FLOORS: [&[&str]; 9] = [
     &["task", "durability"],
     &["worker", "membership"],
     &["instance"],
-    &["offline"],
+    &["offline", "savepoint"],
     &["service", "testkit"],
 ];
 

@@ -120,6 +120,11 @@ impl Instance {
         )
     }
 
+    /// Its configuration file.
+    pub fn configuration_file(&self) -> PathBuf {
+        self.directory.join("tidegate.toml")
+    }
+
     /// Name of the instance: its static member id.
     pub fn name(&self) -> &str {
         &self.name

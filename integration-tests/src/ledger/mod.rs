@@ -106,6 +106,11 @@ impl LedgerError {
     }
 }
 
+/// The books, for whoever audits by himself.
+pub fn lock_inputs(inputs: &Mutex<inputs::Inputs>) -> MutexGuard<'_, inputs::Inputs> {
+    lock(inputs)
+}
+
 /// Locks, also after a panic elsewhere: the books are only ever appended to.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)

@@ -195,12 +195,7 @@ impl Reader {
     }
 
     fn take(&self, message: &BorrowedMessage<'_>) -> Result<(), LedgerError> {
-        let (stage, keys) = if message.topic() == self.accounts_topic {
-            (Stage::Accounts, ACCOUNTS)
-        } else {
-            (Stage::Buckets, BUCKETS)
-        };
-        let output = decode(message, keys)?;
+        let (stage, output) = read_output(message, &self.accounts_topic)?;
         let before = self.last.borrow_mut().insert((stage, output.partition), output.offset);
         if before.is_some_and(|before| output.offset <= before) {
             let (topic, partition, offset) = (message.topic(), output.partition, output.offset);
@@ -215,6 +210,18 @@ impl Reader {
         lock(&self.audit).observe(&inputs, stage, &output);
         Ok(())
     }
+}
+
+/// Reads an output record, and at which stage it was put out.
+///
+/// # Errors
+/// Where it does not decode.
+pub fn read_output(message: &BorrowedMessage<'_>, accounts_topic: &str) -> Result<(Stage, Output), LedgerError> {
+    let (stage, keys) = match message.topic() == accounts_topic {
+        true => (Stage::Accounts, ACCOUNTS),
+        false => (Stage::Buckets, BUCKETS),
+    };
+    Ok((stage, decode(message, keys)?))
 }
 
 fn decode(message: &BorrowedMessage<'_>, keys: usize) -> Result<Output, LedgerError> {

@@ -17,6 +17,7 @@ pub fn find_planted(options: &Options) -> (String, Vec<Bug>) {
         let report = run(&Options {
             first: true,
             strategy: strategy(bug).unwrap_or(options.strategy),
+            savepoints: is_of_savepoints(bug),
             keep: true,
             ..options.clone()
         });
@@ -37,6 +38,17 @@ pub fn find_planted(options: &Options) -> (String, Vec<Bug>) {
         eprintln!("{}", table.lines().last().unwrap_or_default());
     }
     (table, missed)
+}
+
+/// Whether only savepoints have a bug.
+fn is_of_savepoints(bug: Bug) -> bool {
+    matches!(
+        bug,
+        Bug::SavepointWithoutStages
+            | Bug::SavepointBeforeCommit
+            | Bug::SavepointUnconfirmed
+            | Bug::SavepointBeforeUpload
+    )
 }
 
 /// The strategy that has a bug; `None` where all have it.

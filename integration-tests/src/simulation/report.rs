@@ -28,6 +28,8 @@ pub struct Failed {
 pub struct Report {
     /// What made state durable.
     pub strategy: Durability,
+    /// Whether savepoints were taken.
+    pub savepoints: bool,
     /// Number of seeds that ran.
     pub seeds: u64,
     /// Those that failed.
@@ -54,7 +56,11 @@ impl Report {
 
     /// What should have happened in a run of this size and did not.
     pub fn missing(&self) -> Vec<&'static str> {
-        sometimes::missing(self.seeds, self.strategy, &self.happened)
+        let mut missing = sometimes::missing(self.seeds, self.strategy, &self.happened);
+        if self.savepoints {
+            missing.extend(sometimes::missing_of_savepoints(self.seeds, &self.happened));
+        }
+        missing
     }
 
     /// Whether nothing failed and nothing is missing.

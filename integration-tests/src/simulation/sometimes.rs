@@ -51,6 +51,20 @@ const SOMETIMES_WITH_STORE: &[&str] = &[
     "the object store did not answer",
 ];
 
+/// The kinds that only a run with savepoints has.
+const SOMETIMES_WITH_SAVEPOINTS: &[&str] = &["a savepoint was given up", "a savepoint was taken"];
+
+/// Seeds with savepoints from which on both must have happened.
+const ENOUGH_WITH_SAVEPOINTS: u64 = 100;
+
+/// What of savepoints never happened in a run of `seeds` seeds and should have.
+pub fn missing_of_savepoints(seeds: u64, happened: &BTreeMap<&'static str, u64>) -> Vec<&'static str> {
+    let kinds = SOMETIMES_WITH_SAVEPOINTS.iter().copied();
+    kinds
+        .filter(|kind| seeds >= ENOUGH_WITH_SAVEPOINTS && !happened.contains_key(kind))
+        .collect()
+}
+
 /// What never happened in a run of `seeds` seeds and should have.
 pub fn missing(seeds: u64, durability: Durability, happened: &BTreeMap<&'static str, u64>) -> Vec<&'static str> {
     if seeds < ENOUGH {

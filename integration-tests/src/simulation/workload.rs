@@ -22,6 +22,11 @@ pub trait Workload {
     /// The topology.
     fn topology(&self) -> Topology;
 
+    /// Whether the outputs of each key are the same in each run. Where inputs that wait for each other are taken as they come, they are not.
+    fn speaks_in_order(&self) -> bool {
+        true
+    }
+
     /// What it needs of the settings.
     fn adapt(&self, _settings: &mut InstanceSettings) {}
 

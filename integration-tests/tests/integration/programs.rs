@@ -112,3 +112,28 @@ fn a_broker_that_goes_away_and_comes_back_costs_nothing_but_time() {
     // Held for longer than a session, so that the group gives the member up meanwhile.
     ledger(&["--fault", "broker", "--stopped-seconds", "5", "--held-seconds", "15"]);
 }
+
+/// What `make savepoints` shows, in small.
+fn savepoints(arguments: &[&str]) {
+    let broker = Broker::shared();
+    let common = [
+        "--bootstrap",
+        broker.address(),
+        "--rate",
+        "300",
+        "--seconds",
+        "6",
+        "--one-fork",
+    ];
+    passes(env!("CARGO_BIN_EXE_savepoints"), &[&common, arguments].concat());
+}
+
+#[test]
+fn a_savepoint_under_load_starts_a_second_application_that_counts_every_input_once() {
+    savepoints(&["--strategy", "snapshot"]);
+}
+
+#[test]
+fn a_savepoint_of_rows_starts_a_second_application_with_changelogs() {
+    savepoints(&["--strategy", "changelog", "--format", "canonical"]);
+}

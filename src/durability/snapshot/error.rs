@@ -53,6 +53,11 @@ impl FormatError {
     }
 }
 
+/// The error of an object of `durability` that is damaged.
+pub(in crate::durability) fn damaged_object(object: &str, reason: String) -> FormatError {
+    FormatError::damaged(object, reason)
+}
+
 impl Coded for FormatError {
     fn code(&self) -> &'static str {
         match self {
@@ -70,7 +75,7 @@ struct Format {
 }
 
 /// Looks at the format of a JSON object before the rest of it.
-pub(super) fn check_format(json: &[u8], known: u32, object: &str) -> Result<(), FormatError> {
+pub(in crate::durability) fn check_format(json: &[u8], known: u32, object: &str) -> Result<(), FormatError> {
     let format: Format =
         serde_json::from_slice(json).map_err(|error| FormatError::damaged(object, error.to_string()))?;
     match format.format {

@@ -16,6 +16,7 @@ mod tests;
 
 pub use chain::{Chain, ChainLimits};
 pub use error::FormatError;
+pub(super) use error::{check_format, damaged_object};
 pub use hash::{ContentHash, ContentHasher};
 pub use manifest::{Manifest, Retained, StoredFile};
 pub use names::{

@@ -1,5 +1,6 @@
 //! The command line.
 
+mod savepoint;
 mod snapshot;
 mod state;
 mod table;
@@ -70,6 +71,7 @@ fn dispatch(
 ) -> Result<(), BoxError> {
     match matches.subcommand() {
         Some(("run", matches)) => run_instance(application, matches, environment),
+        Some(("savepoint", matches)) => savepoint::dispatch(application, matches, environment, stdout),
         Some(("topology", matches)) => match matches.subcommand() {
             Some(("describe", matches)) => describe(application, matches, environment, stdout),
             _ => list(application, stdout),
@@ -102,7 +104,8 @@ fn command(application: &Application) -> Command {
         .subcommand(topology_command(application))
         .subcommand(config_command())
         .subcommand(snapshot::command())
-        .subcommand(state::command());
+        .subcommand(state::command())
+        .subcommand(savepoint::command(application));
     application.commands.iter().fold(root, |root, own| {
         let arguments = Arg::new("arguments")
             .num_args(0..)

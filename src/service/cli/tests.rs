@@ -263,3 +263,42 @@ fn a_reader_that_has_seen_enough_is_no_failure() {
     );
     assert!(stderr.is_empty());
 }
+
+#[test]
+fn savepoints_are_asked_for_listed_and_deleted_without_kafka() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let url = format!("snapshot.url=file://{}", directory.path().display());
+    let line = |rest: &str| run_line(&format!("savepoint {rest} --set application.id=app --set {url}"));
+    let nobody = line("create before --timeout 1s");
+    assert_eq!(nobody.code, EXIT_FAILED, "{}", nobody.stderr);
+    assert!(
+        nobody.stderr.contains("TG4203") && nobody.stderr.contains("no instance has seen"),
+        "{}",
+        nobody.stderr
+    );
+    let none = line("list");
+    assert_eq!(
+        (none.code, none.stdout.lines().count()),
+        (EXIT_CLEAN, 1),
+        "{}",
+        none.stderr
+    );
+    assert_eq!(line("list --json").stdout, "[]\n");
+    for missing in ["verify before", "delete before"] {
+        assert!(line(missing).stderr.contains("TG4202"), "{missing}");
+    }
+    let wrong = line("create ../before");
+    assert!(
+        wrong.stderr.contains("is not the name of a savepoint"),
+        "{}",
+        wrong.stderr
+    );
+    let nowhere = run_line("savepoint list --set application.id=app");
+    assert!(nowhere.stderr.contains("TG4216"), "{}", nowhere.stderr);
+    assert_eq!(run_line("savepoint list").code, EXIT_USAGE, "no application is named");
+}
+
+#[test]
+fn the_grammar_holds_together() {
+    command(&application()).debug_assert();
+}

@@ -373,6 +373,18 @@ pub const OPTIONS: &[OptionSpec] = &[
         "Puts the bucket's name into the host's name, as some servers want it, in place of the path.",
     ),
     option(
+        "savepoint.poll",
+        duration(0, HOUR),
+        Some("\"5s\""),
+        "Time between two looks of each worker whether a savepoint is asked for, where snapshot.url is set: one listing of an empty folder. 0s: never, and no savepoint can be taken.",
+    ),
+    option(
+        "savepoint.timeout",
+        duration(SECOND, HOUR),
+        Some("\"30s\""),
+        "For so long at most the tasks stand still for a savepoint. After that they go on, and the savepoint fails.",
+    ),
+    option(
         "state.dir",
         Kind::Text,
         Some("\"tidegate-state\""),

@@ -15,7 +15,7 @@ use crate::instance::{Backend, Guarantee, InstanceSettings, SMALL_FILE_BYTES, St
 use crate::operators::OnError;
 use crate::time::HumanDuration;
 use crate::topology::Parameters;
-use crate::worker::SnapshotSettings;
+use crate::worker::{SavepointSettings, SnapshotSettings};
 
 /// All options. Each field is documented in the table of options (`tidegate config reference`).
 #[derive(Clone, Debug, Deserialize)]
@@ -33,6 +33,7 @@ pub struct Settings {
     pub embedded: EmbeddedSection,
     pub topics: TopicsSection,
     pub snapshot: SnapshotSection,
+    pub savepoint: SavepointSection,
     pub state: StateSection,
     pub limits: LimitsSection,
     pub tasks: TasksSection,
@@ -117,6 +118,8 @@ sections! {
         allow_http: bool,
         virtual_hosted: bool,
     }
+    /// `[savepoint]`
+    SavepointSection { poll: HumanDuration, timeout: HumanDuration }
     /// `[state]`
     StateSection {
         dir: PathBuf,
@@ -270,6 +273,10 @@ impl Settings {
             guarantee: self.guarantee.into(),
             durability: self.durability(),
             snapshots: self.snapshot.settings(),
+            savepoints: SavepointSettings {
+                poll: self.savepoint.poll.0,
+                timeout: self.savepoint.timeout.0,
+            },
             commit_interval: self.commit.interval.0,
             overlay_max_bytes: self.limits.overlay.as_usize(),
             parked_max_bytes: self.limits.parked.as_usize(),

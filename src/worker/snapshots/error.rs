@@ -4,6 +4,7 @@ use crate::blob::BlobError;
 use crate::durability::snapshot::FormatError;
 use crate::errors::Coded;
 use crate::ids::TaskId;
+use crate::log::LogError;
 use crate::state::StateError;
 
 use super::super::error::WorkerError;
@@ -35,6 +36,9 @@ pub enum SnapshotError {
         /// The grace in milliseconds.
         grace_ms: u64,
     },
+    /// The log does not say what has to be known.
+    #[error(transparent)]
+    Log(LogError),
     /// Nobody wants it any more.
     #[error("it is not wanted any more")]
     Cancelled,
@@ -77,6 +81,7 @@ impl Coded for SnapshotError {
             SnapshotError::State(error) => error.code(),
             SnapshotError::NotAsWritten { .. } => "TG4011",
             SnapshotError::TookTooLong { .. } => "TG4012",
+            SnapshotError::Log(error) => error.code(),
             SnapshotError::Cancelled => "TG4013",
         }
     }
