@@ -4,8 +4,9 @@ use crate::blob::BlobError;
 use crate::durability::PointerError;
 use crate::durability::snapshot::FormatError;
 use crate::errors::Coded;
-use crate::ids::{Epoch, TaskId};
+use crate::ids::{Epoch, TaskId, TopicPartition};
 use crate::log::LogError;
+use crate::savepoint::SavepointError;
 use crate::state::StateError;
 use crate::worker::SnapshotError;
 
@@ -91,6 +92,59 @@ pub enum OfflineError {
         /// Why.
         reason: String,
     },
+    /// A savepoint of the name is there.
+    #[error("{root} has a savepoint {name}; give the new one another name, or delete it with savepoint delete")]
+    Taken {
+        /// The store and the folder in it.
+        root: String,
+        /// The name.
+        name: String,
+    },
+    /// An attempt at a savepoint of the name was cut off.
+    #[error(
+        "{root} has {objects} objects of a savepoint {name} that did not become complete: an import or a reshard was cut off, or still runs; remove them with savepoint delete {name}, then begin again"
+    )]
+    CutOff {
+        /// The store and the folder in it.
+        root: String,
+        /// The name.
+        name: String,
+        /// Objects that it has left.
+        objects: usize,
+    },
+    /// The rows of a store do not say which records they are of.
+    #[error("store {store} cannot be spread over another number of tasks: {reason}")]
+    Unkeyed {
+        /// The store.
+        store: String,
+        /// Why.
+        reason: String,
+    },
+    /// An input has no offset to begin at.
+    #[error("{partition}, which a task reads, has no offset to begin at: {reason}")]
+    NoOffset {
+        /// The input.
+        partition: TopicPartition,
+        /// Why, and what to do.
+        reason: String,
+    },
+    /// A row that is to be imported is none.
+    #[error("line {line} is no row: {reason}")]
+    BadRow {
+        /// Its line, from 1.
+        line: u64,
+        /// What is wrong.
+        reason: String,
+    },
+    /// A name or a file on the command line cannot be used.
+    #[error("{reason}")]
+    BadName {
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A savepoint.
+    #[error(transparent)]
+    Savepoint(#[from] SavepointError),
     /// Something is where a copy is to go.
     #[error("{root} is not empty: it has {object}; a copy needs a folder of its own, give it another --to or --as")]
     Occupied {
@@ -143,6 +197,13 @@ impl Coded for OfflineError {
             OfflineError::NotKnown { .. } => "TG4308",
             OfflineError::Grace { .. } => "TG4309",
             OfflineError::Occupied { .. } => "TG4310",
+            OfflineError::Taken { .. } => "TG4311",
+            OfflineError::CutOff { .. } => "TG4312",
+            OfflineError::Unkeyed { .. } => "TG4313",
+            OfflineError::NoOffset { .. } => "TG4314",
+            OfflineError::BadRow { .. } => "TG4315",
+            OfflineError::BadName { .. } => "TG4316",
+            OfflineError::Savepoint(error) => error.code(),
         }
     }
 }

@@ -105,6 +105,25 @@ impl View {
         })
     }
 
+    /// A database that was put together in `scratch`.
+    pub(super) fn of_database(
+        backend: Arc<dyn StateBackend>,
+        task: TaskId,
+        stores: Vec<StoreSpec>,
+        meta: StateMeta,
+        from: String,
+        scratch: &Arc<Scratch>,
+    ) -> Self {
+        Self {
+            backend,
+            task,
+            stores,
+            meta,
+            from,
+            _scratch: Some(Arc::clone(scratch)),
+        }
+    }
+
     /// One of its stores.
     ///
     /// # Errors

@@ -31,7 +31,10 @@ impl Scratch for ScratchStates {
 }
 
 /// A task's state as a database of the kind `kind`, which says of itself what `meta` says.
-pub(super) fn load(
+///
+/// # Errors
+/// [`SavepointError`], with the object that is missing or damaged.
+pub fn load(
     store: &dyn BlobStore,
     origin: &OriginTask,
     scratch: &dyn Scratch,

@@ -16,6 +16,6 @@ mod seat;
 pub use archive::{Archive, Found, Verified};
 pub use create::{Creation, Stage};
 pub use error::SavepointError;
-pub use load::Scratch;
+pub use load::{Scratch, load};
 pub use past::{Past, Wanted, past};
 pub use restore::{Origin, OriginTask, Progress, Restored, Target, restore};

@@ -58,7 +58,8 @@ pub struct OriginTask {
 }
 
 impl OriginTask {
-    pub(super) fn of_part(part: &Part, folder: String) -> Self {
+    /// A part of a savepoint whose folder, relative to that of the application, is `folder`.
+    pub fn of_part(part: &Part, folder: String) -> Self {
         Self {
             task: part.task,
             lineage: part.lineage,

@@ -54,8 +54,9 @@ pub fn exit_code(error: &(dyn Error + 'static)) -> u8 {
 /// A tool that could not look is told from one that has looked and has something to say.
 fn exit_code_of_tool(code: &str) -> u8 {
     // Credentials, bucket, folder, names.
-    const WRONG_QUESTIONS: [&str; 8] = [
-        "TG1203", "TG1204", "TG4301", "TG4302", "TG4305", "TG4307", "TG4309", "TG4310",
+    const WRONG_QUESTIONS: [&str; 12] = [
+        "TG1203", "TG1204", "TG4301", "TG4302", "TG4305", "TG4307", "TG4309", "TG4310", "TG4311", "TG4314", "TG4315",
+        "TG4316",
     ];
     match code {
         code if code == "TG1205" || is_unreachable(code) => EXIT_UNREACHABLE,

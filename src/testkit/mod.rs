@@ -45,6 +45,8 @@ mod offline_tests;
 mod outside;
 mod promises;
 mod rebuilt;
+#[cfg(test)]
+mod reshape_tests;
 mod rest;
 #[cfg(test)]
 mod savepoint_tests;

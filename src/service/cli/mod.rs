@@ -1,5 +1,6 @@
 //! The command line.
 
+mod reshape;
 mod savepoint;
 mod snapshot;
 mod state;
@@ -83,7 +84,7 @@ fn dispatch(
             _ => Ok(()),
         },
         Some(("snapshot", matches)) => snapshot::run(matches, environment, stdout),
-        Some(("state", matches)) => state::run(matches, environment, stdout),
+        Some(("state", matches)) => state::run(application, matches, environment, stdout),
         Some((name, matches)) => own_command(application, name, matches),
         None => Ok(()),
     }
@@ -104,7 +105,7 @@ fn command(application: &Application) -> Command {
         .subcommand(topology_command(application))
         .subcommand(config_command())
         .subcommand(snapshot::command())
-        .subcommand(state::command())
+        .subcommand(state::command(application))
         .subcommand(savepoint::command(application));
     application.commands.iter().fold(root, |root, own| {
         let arguments = Arg::new("arguments")

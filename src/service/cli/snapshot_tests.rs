@@ -27,13 +27,21 @@ pub(super) fn open(url: &str) -> Arc<dyn BlobStore> {
     blobs.expect("memory is there")
 }
 
-pub(super) fn counted(durability: Durability) -> TestCluster {
+pub(super) fn counting(_: &crate::topology::Parameters) -> Result<Topology, BoxError> {
     let words = Topic::new("words", Utf8, Utf8);
     let builder = Builder::new();
     let counts = builder.stream(&words).group_by_key().count("count");
     counts.to_stream().to(&Topic::new("counts", Utf8, I64Be));
-    let topology = builder.build().expect("the topology is right");
+    Ok(builder.build()?)
+}
+
+pub(super) fn counted(durability: Durability, with_savepoints: bool) -> TestCluster {
+    let words = Topic::new("words", Utf8, Utf8);
+    let topology = counting(&crate::topology::Parameters::default()).expect("the topology is right");
     let mut cluster = TestCluster::new(topology).partitions(2).durability(durability);
+    if with_savepoints {
+        cluster = cluster.savepoints();
+    }
     for chapter in 0..6 {
         for number in 0..20 {
             let word = format!("w{}", (number + chapter) % 17);
@@ -48,7 +56,7 @@ pub(super) fn counted(durability: Durability) -> TestCluster {
 impl Repository {
     pub(super) fn new(name: &'static str) -> Self {
         let blobs = open(&format!("memory://{name}/test"));
-        counted(Durability::Snapshot).copy_store(&*blobs);
+        counted(Durability::Snapshot, false).copy_store(&*blobs);
         Self { name, blobs }
     }
 

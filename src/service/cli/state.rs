@@ -1,4 +1,4 @@
-//! `state scan|get|diff`: rows of a task's state, as a repository or the disk of an instance has them.
+//! `state scan|get|diff`, and the way to `import` and `reshard`: rows of a task's state, as a repository or the disk of an instance has them.
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -8,6 +8,7 @@ use clap::{Arg, ArgAction, ArgMatches, Command};
 use serde_json::{Value, json};
 
 use super::Variables;
+use super::reshape;
 use super::table::{Table, count, moment, write_json};
 use super::tools::{Tool, arguments};
 use crate::durability::snapshot::{Manifest, SnapshotId};
@@ -15,12 +16,12 @@ use crate::ids::{Epoch, StoreId, TaskId};
 use crate::offline::{
     At, Branch, Catalogue, Change, OfflineError, Scope, Scratch, StoreDifference, StoreShape, View, diff, hex,
 };
-use crate::service::application::BoxError;
+use crate::service::application::{Application, BoxError};
 
 /// So many rows are printed where nothing else is said.
 const LIMIT: &str = "100";
 
-pub fn command() -> Command {
+pub fn command(application: &Application) -> Command {
     let scan = Command::new("scan")
         .about("Print the rows of a task's stores, in order of their keys")
         .arg(task_argument())
@@ -58,12 +59,14 @@ pub fn command() -> Command {
         .arg(scratch())
         .args(arguments());
     Command::new("state")
-        .about("Look at the rows of state, also while instances run")
+        .about("Look at the rows of state, also while instances run; make savepoints of rows")
         .subcommand_required(true)
         .arg_required_else_help(true)
         .subcommand(scan)
         .subcommand(get)
         .subcommand(diff)
+        .subcommand(reshape::import_command(application))
+        .subcommand(reshape::reshard_command())
 }
 
 fn task_argument() -> Arg {
@@ -87,7 +90,7 @@ fn limit() -> Arg {
         .value_parser(clap::value_parser!(u64))
 }
 
-fn scratch() -> Arg {
+pub(super) fn scratch() -> Arg {
     Arg::new("scratch")
         .long("scratch")
         .value_name("DIR")
@@ -120,10 +123,20 @@ fn source_arguments() -> [Arg; 5] {
     [snapshot, at, committed, state_dir, scratch()]
 }
 
-pub fn run(matches: &ArgMatches, environment: Variables, stdout: &mut dyn Write) -> Result<(), BoxError> {
+pub fn run(
+    application: &Application,
+    matches: &ArgMatches,
+    environment: Variables,
+    stdout: &mut dyn Write,
+) -> Result<(), BoxError> {
     let Some((name, matches)) = matches.subcommand() else {
         return Ok(());
     };
+    match name {
+        "import" => return reshape::import(application, matches, environment, stdout),
+        "reshard" => return reshape::reshard(matches, environment, stdout),
+        _ => {}
+    }
     let tool = Tool::new(matches, environment)?;
     match name {
         "scan" => scan(&tool, matches, stdout),
@@ -134,7 +147,7 @@ pub fn run(matches: &ArgMatches, environment: Variables, stdout: &mut dyn Write)
 
 // ---------------------------------------------------------------------------------------------- where state comes from
 
-fn new_scratch(tool: &Tool, matches: &ArgMatches) -> Arc<Scratch> {
+pub(super) fn new_scratch(tool: &Tool, matches: &ArgMatches) -> Arc<Scratch> {
     Scratch::new(
         matches.get_one::<PathBuf>("scratch").map(PathBuf::as_path),
         tool.now_ms(),

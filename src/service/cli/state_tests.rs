@@ -181,3 +181,47 @@ fn the_disk_of_an_instance_is_looked_at_and_left_alone() {
         "looking creates nothing"
     );
 }
+
+#[test]
+fn a_savepoint_is_resharded_and_rows_are_imported_on_the_command_line() {
+    let blobs = super::snapshot_tests::open(&format!("memory://{}/test", "reshaped"));
+    let mut cluster = super::snapshot_tests::counted(crate::durability::Durability::Snapshot, true);
+    cluster.savepoint("two");
+    cluster.copy_store(&*blobs);
+    let repository = Repository {
+        name: "reshaped",
+        blobs,
+    };
+    let resharded = repository.run("state reshard two --as three --from 2 --to 3");
+    assert_eq!(resharded.code, 0, "{}", resharded.stderr);
+    assert!(
+        resharded.stdout.contains("savepoint three is made: 3 tasks of 2"),
+        "{}",
+        resharded.stdout
+    );
+    let again = repository.run("state reshard two --as three --from 2 --to 3");
+    assert!(
+        again.code == EXIT_USAGE && again.stderr.starts_with("error[TG4311]"),
+        "{}",
+        again.stderr
+    );
+    let directory = tempfile::tempdir().expect("a directory");
+    let rows = directory.path().join("rows.jsonl");
+    let scanned = repository.run("state scan 0_0 --json").stdout;
+    std::fs::write(&rows, &scanned).expect("it can be written");
+    let offsets = directory.path().join("offsets.json");
+    std::fs::write(&offsets, r#"[["words",0,7],["words",1,8],["words",2,9]]"#).expect("it can be written");
+    let line = format!(
+        "state import counting --rows {} --as rows --tasks 3 --offsets {}",
+        rows.display(),
+        offsets.display()
+    );
+    let imported = repository.json(&line);
+    assert_eq!(imported["rows"]["count"], scanned.lines().count(), "{imported}");
+    let wrong = repository.run(&line.replace("--offsets", "--as x/y --offsets"));
+    assert_ne!(wrong.code, 0);
+    let no_kafka = repository.run("state reshard two --as four --from 2 --to 4 --offsets latest");
+    assert!(no_kafka.stderr.starts_with("error[TG4307]"), "{}", no_kafka.stderr);
+    let no_file = repository.run("state reshard two --as four --from 2 --to 4 --offsets nowhere");
+    assert!(no_file.stderr.starts_with("error[TG4316]"), "{}", no_file.stderr);
+}

@@ -37,6 +37,7 @@ fn application() -> Application {
     Application::new("example", "1.2.3")
         .topology("copy", copy)
         .topology("broken", broken)
+        .topology("counting", super::snapshot_tests::counting)
         .command("greet", "Say hello", greet)
 }
 
@@ -85,7 +86,7 @@ fn version_help_and_reference_are_printed_with_a_clean_end() {
     );
     let defaults = run_line("config reference --format toml").stdout;
     assert!(defaults == crate::service::config::DEFAULT_TOML, "{defaults}");
-    assert_eq!(run_line("topology list").stdout, "copy\nbroken\n");
+    assert_eq!(run_line("topology list").stdout, "copy\nbroken\ncounting\n");
 }
 
 #[test]

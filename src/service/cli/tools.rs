@@ -105,6 +105,16 @@ impl Tool {
         self.folder(url, self.application()?)
     }
 
+    /// The application's folder, which is made where it is not there.
+    ///
+    /// # Errors
+    /// As [`Tool::store`].
+    pub fn new_store(&self) -> Result<Arc<dyn BlobStore>, BoxError> {
+        let url = self.configuration.settings().snapshot.url.as_deref();
+        let url = url.ok_or_else(|| missing("snapshot.url", "give it with --url, or in the file of --config"))?;
+        self.new_folder(url, self.application()?)
+    }
+
     /// The folder of an application below a URL, which has to be there.
     ///
     /// # Errors
