@@ -49,7 +49,7 @@ pub struct Broken {
     pub error: SnapshotError,
 }
 
-/// See the [module documentation](self). Instances may go on meanwhile: an object that was deleted since it was listed is not in it.
+/// What a repository holds, read and checked. Instances may go on meanwhile: an object that was deleted since it was listed is not in it.
 pub struct Catalogue {
     /// The application's folder.
     pub store: Arc<dyn BlobStore>,

@@ -10,7 +10,7 @@ use crate::savepoint::SavepointError;
 use crate::state::StateError;
 use crate::worker::SnapshotError;
 
-/// See the [module documentation](self).
+/// Why a tool on a repository could not do what it was asked to.
 #[derive(Debug, thiserror::Error)]
 pub enum OfflineError {
     /// The store, an object in it, or local state.

@@ -19,7 +19,7 @@ const WRITE_BUFFER_BYTES: usize = 8 << 20;
 const PAGE_ROWS: usize = 1_024;
 const PAGE_BYTES: usize = 1 << 20;
 
-/// See the [module documentation](self).
+/// A task's state at one epoch, to be looked at.
 pub struct View {
     backend: Arc<dyn StateBackend>,
     /// The task.
