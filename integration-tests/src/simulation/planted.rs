@@ -44,10 +44,7 @@ pub fn find_planted(options: &Options) -> (String, Vec<Bug>) {
 fn is_of_savepoints(bug: Bug) -> bool {
     matches!(
         bug,
-        Bug::SavepointWithoutStages
-            | Bug::SavepointBeforeCommit
-            | Bug::SavepointUnconfirmed
-            | Bug::SavepointBeforeUpload
+        Bug::SavepointWithoutStages | Bug::SavepointBeforeCommit | Bug::SavepointBeforeUpload
     )
 }
 
