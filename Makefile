@@ -76,9 +76,9 @@ flights-check: containers ## a year of flights against an independent evaluator;
 	$(call run,flights-check) $(call options,STRATEGY DATA COMMIT WORKERS PARTITIONS GRACE OUT)
 
 .PHONY: ledger
-ledger: containers ## kill -9 under load, every input counted once; STRATEGY KILLS DISK SIGNAL INSTANCES FAULT RATE SECONDS SEED
+ledger: containers ## kill -9 under load, every input counted once; STRATEGY KILLS DISK SIGNAL INSTANCES FAULT SPILL RATE SECONDS SEED
 	$(call build,ledger) --bin tidegate
-	$(call run,ledger) $(call options,STRATEGY KILLS DISK SIGNAL INSTANCES FAULT RATE SECONDS SEED BOOTSTRAP)
+	$(call run,ledger) $(call options,STRATEGY KILLS DISK SIGNAL INSTANCES FAULT SPILL RATE SECONDS SEED BOOTSTRAP)
 
 .PHONY: savepoints
 savepoints: containers ## a savepoint under load, two applications started from it, all ledgers exact; STRATEGY FORMAT RATE SECONDS

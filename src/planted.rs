@@ -83,11 +83,15 @@ pub enum Bug {
     SavepointBeforeCommit,
     /// A part of a savepoint is published before it is stored (I2).
     SavepointBeforeUpload,
+    /// A pointer names a spilled increment that is not in its transaction (I2).
+    SpillNothing,
+    /// It is noted too far in the spill topic where an increment is to be looked for (I2).
+    SpillTooFar,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Bug; 38] = [
+    pub const ALL: [Bug; 40] = [
         Bug::SentIsConfirmed,
         Bug::ApplyBeforeCommit,
         Bug::ForgetOtherInputs,
@@ -126,6 +130,8 @@ impl Bug {
         Bug::SavepointWithoutStages,
         Bug::SavepointBeforeCommit,
         Bug::SavepointBeforeUpload,
+        Bug::SpillNothing,
+        Bug::SpillTooFar,
     ];
 }
 

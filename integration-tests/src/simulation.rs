@@ -100,6 +100,7 @@ impl Simulation {
                 settings.revoke_timeout = revocations[(choice / 5 % 3) as usize];
                 // Small enough that it happens in a run.
                 settings.purge_interval = Duration::from_secs(1);
+                settings.snapshots.spill = matches!(choice % 5, 1 | 2);
                 workload.adapt(settings);
             });
         let cluster = match choice % 3 {

@@ -135,7 +135,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::durability::snapshot::{Attempt, IncrementRef, PackId, SnapshotId, WriterName};
+    use crate::durability::snapshot::{Attempt, IncrementRef, PackId, Place, SnapshotId, SpillId, WriterName};
 
     #[test]
     fn the_format_is_fixed() {
@@ -151,6 +151,9 @@ mod tests {
         assert_eq!(Pointer::from_metadata(metadata), Ok(pointer));
     }
 
+    /// Stands for the spill topic in place of an instance.
+    const SPILLED: &str = "!";
+
     fn stored(base: Option<(u64, u64)>, increment: Option<(u64, &str)>) -> StateRef {
         StateRef {
             base: base.map(|(epoch, attempt)| SnapshotId {
@@ -159,10 +162,16 @@ mod tests {
             }),
             increment: increment.map(|(epoch, instance)| IncrementRef {
                 epoch: Epoch(epoch),
-                pack: PackId {
-                    writer: WriterName::new(instance, "worker-1"),
-                    sequence: epoch,
-                    attempt: Attempt(9),
+                place: match instance {
+                    SPILLED => Place::Spilled(SpillId {
+                        from: 1203,
+                        attempt: Attempt(9),
+                    }),
+                    instance => Place::Pack(PackId {
+                        writer: WriterName::new(instance, "worker-1"),
+                        sequence: epoch,
+                        attempt: Attempt(9),
+                    }),
                 },
             }),
         }
@@ -181,6 +190,20 @@ mod tests {
             "tg2;0000000000001234;7;00c0ffee;snapshot;5-00000000000000ab;7@host/worker-1/7-0000000000000009;df3eb03e";
         assert_eq!(pointer.to_metadata(), metadata);
         assert_eq!(Pointer::from_metadata(metadata), Ok(pointer));
+    }
+
+    #[test]
+    fn an_increment_may_be_in_the_spill_topic() {
+        let pointer = Pointer {
+            lineage: Lineage(0x1234),
+            epoch: Epoch(7),
+            plan: "00c0ffee".into(),
+            durability: Durability::Snapshot,
+            state: stored(Some((5, 0xab)), Some((7, SPILLED))),
+        };
+        let metadata = "tg2;0000000000001234;7;00c0ffee;snapshot;5-00000000000000ab;7!1203-0000000000000009;";
+        assert!(pointer.to_metadata().starts_with(metadata), "{}", pointer.to_metadata());
+        assert_eq!(Pointer::from_metadata(&pointer.to_metadata()), Ok(pointer));
     }
 
     #[test]

@@ -94,7 +94,7 @@ impl Assembly {
         };
         let identity = settings.instance_id.clone().unwrap_or(identity);
         let shared = Arc::new(Shared::default());
-        let repository = repository(&settings, blobs.clone(), &clock, &identity, means)?;
+        let repository = repository(&settings, blobs.clone(), &log, &clock, &identity, means)?;
         let leads = Leads::new((0..topics.sub_topologies()).map(|sub| (Arc::clone(topics.lead(sub)), sub)));
         let membership = MemberSettings {
             group: settings.application_id.clone(),
@@ -117,7 +117,7 @@ impl Assembly {
                 metrics: Arc::clone(&shared.metrics),
                 repository: repository.clone(),
             }),
-            savepoints: savepoints(&settings, repository.as_ref(), blobs, &clock, &identity, means),
+            savepoints: savepoints(&settings, repository.as_ref(), blobs, &log, &clock, &identity, means),
             repository,
             identity: &identity,
             purge: offer,
@@ -169,6 +169,7 @@ fn orphan_watch(settings: &InstanceSettings, topics: &Topics, log: &Arc<dyn Log>
 fn repository(
     settings: &InstanceSettings,
     blobs: Option<Arc<dyn BlobStore>>,
+    log: &Arc<dyn Log>,
     clock: &Arc<dyn Clock>,
     identity: &str,
     means: &Means<'_>,
@@ -187,6 +188,8 @@ fn repository(
     Ok(Some(Arc::new(Repository {
         store,
         settings: settings.snapshots.clone(),
+        log: Arc::clone(log),
+        application_id: settings.application_id.clone(),
         random: Arc::clone(&means.random),
         clock: Arc::clone(clock),
         instance: identity.to_owned(),
@@ -198,6 +201,7 @@ fn savepoints(
     settings: &InstanceSettings,
     repository: Option<&Arc<Repository>>,
     blobs: Option<Arc<dyn BlobStore>>,
+    log: &Arc<dyn Log>,
     clock: &Arc<dyn Clock>,
     identity: &str,
     means: &Means<'_>,
@@ -211,6 +215,8 @@ fn savepoints(
     Some(Arc::new(Repository {
         store: blobs?,
         settings: settings.snapshots.clone(),
+        log: Arc::clone(log),
+        application_id: settings.application_id.clone(),
         random: Arc::clone(&means.random),
         clock: Arc::clone(clock),
         instance: identity.to_owned(),

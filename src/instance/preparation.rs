@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tracing::{debug, info, warn};
 
+use crate::durability::snapshot::{RECORD_MAX_BYTES, spill_topic_spec};
 use crate::durability::{PLAN_KEY, changelog};
 use crate::ids::TopicPartition;
 use crate::log::{Admin, Assignment, Commit, Isolation, Log, LogError, OutBatch, TopicInfo, TopicSpec};
@@ -99,6 +100,7 @@ impl Preparation<'_> {
             plan,
             &self.settings.application_id,
             self.settings.durability,
+            self.settings.snapshots.spill,
             dead_letter.as_ref(),
             &counts,
         ))
@@ -151,12 +153,18 @@ impl Preparation<'_> {
             };
             ensure(admin, &spec)?;
         }
-        for (sub, counts) in self.topology.plan().sub_topologies.iter().zip(&counts.sub_topologies) {
+        let subs = self.topology.plan().sub_topologies.iter().zip(&counts.sub_topologies);
+        for (number, (sub, counts)) in subs.enumerate() {
             for store in sub.stores.iter().filter(|_| durability.has_changelogs()) {
                 ensure(
                     admin,
                     &changelog::topic_spec(application, &store.name, durability, counts.tasks, replication),
                 )?;
+            }
+            let spills = self.settings.snapshots.spill && durability.has_packs() && !sub.stores.is_empty();
+            if spills {
+                let spec = spill_topic_spec(application, number as u16, counts.tasks, replication);
+                ensure(admin, &spec)?;
             }
         }
         let commits = TopicSpec {
@@ -332,6 +340,16 @@ fn check(spec: &TopicSpec, info: &TopicInfo) -> Result<(), InstanceError> {
             found: info.delete_retention_ms.to_string(),
             expected: format!("{kept_ms} or more"),
             remedy: "raise it with kafka-configs.sh: a disk that was away for a while would miss deletions",
+        });
+    }
+    let takes = spec.config.iter().any(|(name, _)| name == "max.message.bytes");
+    if takes && info.max_message_bytes < RECORD_MAX_BYTES {
+        return Err(InstanceError::InternalTopic {
+            topic,
+            setting: "max.message.bytes",
+            found: info.max_message_bytes.to_string(),
+            expected: format!("{RECORD_MAX_BYTES} or more"),
+            remedy: "raise it with kafka-configs.sh: increments are cut into records of this size",
         });
     }
     if info.partitions != spec.partitions {

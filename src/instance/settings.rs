@@ -121,6 +121,8 @@ impl InstanceSettings {
                     grace: Duration::from_secs(1_800),
                 },
                 persist_timeout: Duration::from_secs(5),
+                spill: false,
+                spill_after: Duration::from_millis(500),
                 small_file_bytes: SMALL_FILE_BYTES,
                 collect_interval: Duration::from_secs(6 * 3600),
             },

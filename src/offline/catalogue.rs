@@ -70,7 +70,7 @@ pub struct Catalogue {
 pub(super) fn is_about_an_object(error: &SnapshotError) -> bool {
     matches!(
         error,
-        SnapshotError::Object(_) | SnapshotError::Blob(BlobError::Missing { .. })
+        SnapshotError::Object(_) | SnapshotError::Spilled { .. } | SnapshotError::Blob(BlobError::Missing { .. })
     )
 }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use crate::blob::BlobError;
-use crate::durability::snapshot::{IncrementRef, Manifest, PackId, PackedTask, SnapshotId};
+use crate::durability::snapshot::{IncrementRef, Manifest, PackedTask, Place, SnapshotId};
 use crate::ids::{Epoch, Lineage, TaskId};
 use crate::worker::SnapshotError;
 
@@ -38,8 +38,8 @@ impl Branch {
 }
 
 /// Orders references to increments of one task.
-fn key(increment: &IncrementRef) -> (Epoch, PackId) {
-    (increment.epoch, increment.pack.clone())
+fn key(increment: &IncrementRef) -> (Epoch, Place) {
+    (increment.epoch, increment.place.clone())
 }
 
 impl Catalogue {
@@ -48,8 +48,12 @@ impl Catalogue {
     /// # Errors
     /// What is wrong with the pack.
     pub fn packed(&self, task: TaskId, increment: &IncrementRef) -> Result<&PackedTask, SnapshotError> {
-        let object = increment.pack.object();
-        let Some(footer) = self.packs.get(&increment.pack) else {
+        let object = increment.place_name();
+        let Place::Pack(pack) = &increment.place else {
+            let increment = increment.to_string();
+            return Err(SnapshotError::Spilled { task, increment });
+        };
+        let Some(footer) = self.packs.get(pack) else {
             let broken = self.broken.iter().find(|broken| broken.object == object);
             return Err(match broken.map(|broken| &broken.error) {
                 Some(SnapshotError::Object(error)) => error.clone().into(),
@@ -81,7 +85,7 @@ impl Catalogue {
             let meta = packed.meta(&pack.object()).ok()?;
             let reference = IncrementRef {
                 epoch: packed.epoch(),
-                pack: pack.clone(),
+                place: Place::Pack(pack.clone()),
             };
             (meta.lineage == lineage).then_some((reference, packed))
         });
@@ -92,12 +96,12 @@ impl Catalogue {
 
     /// The increments of a task that are known to be committed: a later one, or a base snapshot, says that it came after them. An epoch is only
     /// sealed once the one before it has been confirmed, so what it names was.
-    fn confirmed(&self, task: TaskId, lineage: Lineage) -> BTreeSet<(Epoch, PackId)> {
+    fn confirmed(&self, task: TaskId, lineage: Lineage) -> BTreeSet<(Epoch, Place)> {
         let of_bases = self.bases_of(task).iter().filter(|base| base.meta.lineage == lineage);
         let held = of_bases.flat_map(|base| &base.increments).map(key);
         let increments = self.increments(task, lineage);
         let links = increments.iter().flat_map(|(increment, packed)| {
-            let links = packed.links(&increment.pack.object()).unwrap_or_default();
+            let links = packed.links(&increment.place_name()).unwrap_or_default();
             links.into_iter().map(|link| key(&link))
         });
         let heads = self.heads.iter().filter(|head| head.task == task);
@@ -191,7 +195,7 @@ impl Catalogue {
         &self,
         base: &Manifest,
         wanted: Epoch,
-        confirmed: &BTreeSet<(Epoch, PackId)>,
+        confirmed: &BTreeSet<(Epoch, Place)>,
     ) -> Result<Option<IncrementRef>, OfflineError> {
         let (task, lineage) = (base.task, base.meta.lineage);
         let no_way = |reason: String| OfflineError::NoWay {
@@ -205,11 +209,11 @@ impl Catalogue {
         let known = self.increments(task, lineage);
         let up_to = |epoch: Epoch| base.epoch() < epoch && epoch <= wanted;
         let best = confirmed.iter().rev().find(|(epoch, _)| up_to(*epoch));
-        if let Some((epoch, pack)) = best.filter(|(epoch, _)| {
+        if let Some((epoch, place)) = best.filter(|(epoch, _)| {
             // Where something follows, it is known that nothing was left out in between.
             *epoch == wanted || confirmed.iter().any(|(later, _)| *later > wanted)
         }) {
-            return Ok(Some(reference(&(*epoch, pack.clone()))));
+            return Ok(Some(reference(&(*epoch, place.clone()))));
         }
         if wanted == base.epoch() || confirmed.iter().any(|(later, _)| *later > wanted) {
             return Ok(None);
@@ -248,7 +252,7 @@ impl Catalogue {
                 Ok(links) if at == chain.len() => chain.extend(links.into_iter().filter(|link| link.epoch > from)),
                 Ok(_) => {}
                 Err(error) => {
-                    let object = increment.pack.object();
+                    let object = increment.place_name();
                     broken.get_or_insert(Broken { object, error });
                 }
             }
@@ -259,7 +263,7 @@ impl Catalogue {
 
     fn links(&self, task: TaskId, increment: &IncrementRef) -> Result<Vec<IncrementRef>, SnapshotError> {
         let packed = self.packed(task, increment)?;
-        let object = increment.pack.object();
+        let object = increment.place_name();
         let links = packed.links(&object)?;
         let in_order = links.first().is_none_or(|first| first.epoch < increment.epoch);
         match in_order && (!links.is_empty() || packed.depth == 0) {
@@ -272,9 +276,9 @@ impl Catalogue {
     }
 }
 
-fn reference((epoch, pack): &(Epoch, PackId)) -> IncrementRef {
+fn reference((epoch, place): &(Epoch, Place)) -> IncrementRef {
     IncrementRef {
         epoch: *epoch,
-        pack: pack.clone(),
+        place: place.clone(),
     }
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::blob::{BlobSource, BlobStore, Part};
-use crate::durability::snapshot::Manifest;
+use crate::durability::snapshot::{IncrementRef, Manifest};
 use crate::ids::TaskId;
 use crate::time::Millis;
 
@@ -59,7 +59,7 @@ pub fn export(
                 .filter(|file| file.bytes > 0)
                 .map(|file| file.object.clone()),
         );
-        objects.extend(branch.increments.iter().map(|increment| increment.pack.object()));
+        objects.extend(branch.increments.iter().filter_map(IncrementRef::object));
         let alone = Manifest {
             history: Vec::new(),
             ..(*base).clone()

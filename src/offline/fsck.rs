@@ -241,7 +241,8 @@ impl References {
     }
 
     fn refer_to_increment(&mut self, catalogue: &Catalogue, increment: &IncrementRef) {
-        let object = increment.pack.object();
+        // What was spilled is in Kafka.
+        let Some(object) = increment.object() else { return };
         if !catalogue.objects.contains_key(&object) {
             self.miss(catalogue, object.clone());
         }

@@ -57,6 +57,8 @@ impl Garbage<'_> {
         let repository = Arc::new(Repository {
             store: Arc::clone(&catalogue.store),
             settings,
+            log: Arc::clone(&self.log),
+            application_id: self.application.to_owned(),
             random: Arc::new(|| 0),
             clock: Arc::clone(&self.clock),
             instance: "gc".to_owned(),

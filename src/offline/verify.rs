@@ -69,7 +69,7 @@ pub fn verify(catalogue: &Catalogue, bases: &[&Manifest], progress: &dyn Progres
         );
     }
     let mut objects: BTreeSet<String> = files.iter().map(|file| file.object.clone()).collect();
-    objects.extend(increments.values().map(|(increment, _)| increment.pack.object()));
+    objects.extend(increments.values().filter_map(|(increment, _)| increment.object()));
     verified.objects = objects.len() + bases.len();
     verified.increments = increments.len();
     let blocks = blocks(catalogue, increments.into_values(), &mut verified);
@@ -99,7 +99,7 @@ fn forgive(catalogue: &Catalogue, bases: &[&Manifest], verified: &mut Verified) 
         if catalogue.is_there(&base.object())? {
             needed.extend(base.files.iter().map(|file| file.object.clone()));
             let (branch, _) = catalogue.grow(base, &At::Newest)?;
-            needed.extend(branch.increments.iter().map(|increment| increment.pack.object()));
+            needed.extend(branch.increments.iter().map(|increment| increment.place_name()));
         }
     }
     verified
@@ -129,7 +129,7 @@ fn blocks<'a>(
                 base,
             }),
             Err(error) => verified.broken.push(Broken {
-                object: increment.pack.object(),
+                object: increment.place_name(),
                 error,
             }),
         }
@@ -214,13 +214,13 @@ fn verify_blocks(
 ) -> Result<(), OfflineError> {
     for some in blocks.chunks(catalogue.store.concurrency().max(1)) {
         let parts = some.iter().map(|block| Part {
-            name: block.increment.pack.object(),
+            name: block.increment.place_name(),
             range: block.range.clone(),
         });
         let read = catalogue.store.read_parts(&parts.collect::<Vec<_>>());
         for (bytes, block) in read.into_iter().zip(some) {
             progress.advance(block.range.end - block.range.start);
-            let object = block.increment.pack.object();
+            let object = block.increment.place_name();
             let checked = bytes.map_err(SnapshotError::from).and_then(|bytes| {
                 verified.bytes += bytes.len() as u64;
                 let packed = catalogue.packed(block.base.task, &block.increment)?;

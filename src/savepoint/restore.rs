@@ -462,6 +462,8 @@ impl Restore<'_> {
         let repository = Arc::new(Repository {
             store,
             settings: self.target.settings.snapshots.clone(),
+            log: Arc::clone(&self.target.log),
+            application_id: self.target.settings.application_id.clone(),
             random: Arc::clone(&self.target.random),
             clock: Arc::clone(&self.target.clock),
             instance: "restore".to_owned(),

@@ -53,6 +53,8 @@ fn snapshots() -> SnapshotSettings {
             grace: Duration::from_secs(40),
         },
         persist_timeout: Duration::from_secs(3),
+        spill: false,
+        spill_after: Duration::from_millis(200),
         // Some of the files that a test makes are larger.
         small_file_bytes: 150,
         collect_interval: Duration::from_secs(5),

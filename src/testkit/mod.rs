@@ -55,6 +55,8 @@ mod seed;
 mod slot;
 #[cfg(test)]
 mod snapshot_tests;
+#[cfg(test)]
+mod spill_tests;
 mod store;
 mod story;
 #[cfg(test)]

@@ -379,7 +379,7 @@ fn a_state_that_needs_a_damaged_object_is_not_shown_and_the_object_is_named() {
     let branch = catalogue.branch(base, &At::Newest).expect("it is whole");
     let older = catalogue.bases_of(task).last().expect("a base");
     let long = catalogue.branch(older, &At::Newest).expect("it is whole");
-    let pack = long.increments[0].pack.object();
+    let pack = long.increments[0].object().expect("a pack");
     let file = base
         .files
         .iter()

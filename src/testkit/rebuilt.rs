@@ -42,6 +42,8 @@ impl Rebuilder {
         let repository = Repository {
             store: Arc::clone(&self.store),
             settings: self.settings.snapshots.clone(),
+            log: Arc::clone(&self.log) as Arc<dyn Log>,
+            application_id: self.settings.application_id.clone(),
             random: Arc::new(move || seed.next()),
             clock: Arc::clone(&self.clock),
             instance: "rebuilt".to_owned(),

@@ -168,6 +168,8 @@ impl Slot {
             ("a task's disk was rebuilt", &counters.opened_rebuilt),
             ("a record was restored", &counters.restore_records),
             ("increments were stored", &counters.packs_stored),
+            ("increments were spilled", &counters.spilled_epochs),
+            ("a spilled increment was restored", &counters.restored_spilled),
             ("a base snapshot was made", &counters.snapshots),
             ("a base snapshot came to nothing", &counters.snapshots_failed),
             ("state was fetched from the repository", &counters.restored_bytes),
@@ -189,6 +191,8 @@ impl Slot {
             + counters.restored_bytes.get()
             + counters.snapshots.get()
             + counters.packs_stored.get()
+            + counters.spilled_epochs.get()
+            + counters.restored_spilled.get()
             + counters.opened_fresh.get()
             + counters.opened_current.get()
             + counters.opened_replayed.get()

@@ -19,11 +19,11 @@ use super::world::{APPLICATION, World};
 
 const STRATEGIES: [Durability; 2] = [Durability::Snapshot, Durability::ChangelogAndSnapshot];
 
-fn words() -> Topic<String, String> {
+pub(super) fn words() -> Topic<String, String> {
     Topic::new("words", Utf8, Utf8)
 }
 
-fn counts() -> Topic<String, i64> {
+pub(super) fn counts() -> Topic<String, i64> {
     Topic::new("counts", Utf8, I64Be)
 }
 
@@ -34,12 +34,12 @@ fn counting() -> Topology {
     builder.build().expect("the topology is right")
 }
 
-fn cluster(durability: Durability) -> TestCluster {
+pub(super) fn cluster(durability: Durability) -> TestCluster {
     TestCluster::new(counting()).partitions(2).durability(durability)
 }
 
 /// Pipes so many records in, in several epochs, with time for base snapshots in between.
-fn count(cluster: &mut TestCluster, chapters: std::ops::Range<i64>) {
+pub(super) fn count(cluster: &mut TestCluster, chapters: std::ops::Range<i64>) {
     for chapter in chapters {
         for number in 0..20 {
             let word = format!("w{}", (number + chapter) % 17);
@@ -52,13 +52,13 @@ fn count(cluster: &mut TestCluster, chapters: std::ops::Range<i64>) {
 }
 
 /// What the store has for each word.
-fn counted(cluster: &mut TestCluster) -> BTreeMap<String, i64> {
+pub(super) fn counted(cluster: &mut TestCluster) -> BTreeMap<String, i64> {
     let all = (0..17).map(|number| format!("w{number}"));
     let found = all.filter_map(|word| Some((word.clone(), cluster.look_up("count", Utf8, I64Be, &word)?)));
     found.collect()
 }
 
-fn expected(chapters: i64) -> BTreeMap<String, i64> {
+pub(super) fn expected(chapters: i64) -> BTreeMap<String, i64> {
     let mut counts = BTreeMap::new();
     for chapter in 0..chapters {
         for number in 0..20 {
@@ -68,14 +68,14 @@ fn expected(chapters: i64) -> BTreeMap<String, i64> {
     counts
 }
 
-fn tasks() -> [TaskId; 2] {
+pub(super) fn tasks() -> [TaskId; 2] {
     [0, 1].map(|partition| TaskId {
         sub_topology: 0,
         partition,
     })
 }
 
-fn pointer(world: &World, task: TaskId) -> Pointer {
+pub(super) fn pointer(world: &World, task: TaskId) -> Pointer {
     let input = crate::ids::TopicPartition::new("words", task.partition);
     let committed = world
         .outside
@@ -205,12 +205,12 @@ fn referenced(world: &World, task: TaskId) -> BTreeSet<String> {
         .chain(&older)
         .flat_map(|manifest| &manifest.increments);
     let needed = newest.chain(between).filter(|increment| increment.epoch > oldest);
-    referenced.extend(needed.map(|increment: &IncrementRef| increment.pack.object()));
+    referenced.extend(needed.filter_map(IncrementRef::object));
     referenced
 }
 
 /// The store has all that is referred to, and nothing else. Answers what it has.
-fn assert_holds_what_is_referred_to(cluster: &mut TestCluster) -> BTreeSet<String> {
+pub(super) fn assert_holds_what_is_referred_to(cluster: &mut TestCluster) -> BTreeSet<String> {
     let durability = cluster.setup.settings.durability;
     let world = cluster.world();
     let referenced: BTreeSet<String> = tasks().into_iter().flat_map(|task| referenced(world, task)).collect();

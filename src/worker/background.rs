@@ -13,7 +13,7 @@ use crate::time::Clock;
 use super::opener::Opener;
 use super::opening::{NotOpened, OpenRequest, Opened};
 use super::savepoints;
-use super::snapshots::{Collection, Persisted, SnapshotError, Snapshotted};
+use super::snapshots::{Collection, Persisted, Probed, SnapshotError, Snapshotted, Spilled};
 
 /// Threads that open tasks, per worker.
 const OPENERS: usize = 4;
@@ -59,6 +59,20 @@ pub enum Done {
         /// The outcome.
         result: Result<Persisted, SnapshotError>,
     },
+    /// The increments of an epoch are packed for the spill topic, or cannot be.
+    Spilled {
+        /// The ticket that the work was given.
+        ticket: u64,
+        /// The outcome.
+        result: Result<Spilled, SnapshotError>,
+    },
+    /// The object store was tried.
+    Probed {
+        /// The ticket that the work was given.
+        ticket: u64,
+        /// The outcome.
+        result: Probed,
+    },
     /// A base snapshot was made, or could not be.
     Snapshotted {
         /// The task.
@@ -91,10 +105,12 @@ pub enum Lane {
     Idle,
     /// Taking part in savepoints.
     Savepoint,
+    /// What a commit waits for while the object store holds the first of these up.
+    Spill,
 }
 
 impl Lane {
-    pub(super) const COUNT: usize = 3;
+    pub(super) const COUNT: usize = 4;
 }
 
 /// Runs jobs beside a worker. Epochs are applied in the order in which they are given.
@@ -141,7 +157,7 @@ impl Threads {
             threads.push(thread.spawn(move || open_all(&receiver, &sender, &opener))?);
         }
         let mut chores = [const { None }; Lane::COUNT];
-        for (lane, name_of_lane) in ["commit", "idle", "savepoint"].into_iter().enumerate() {
+        for (lane, name_of_lane) in ["commit", "idle", "savepoint", "spill"].into_iter().enumerate() {
             let (sender, receiver) = unbounded::<Box<dyn Chore>>(); // at most one entry per epoch, or per task
             let done = done_sender.clone();
             let thread = std::thread::Builder::new().name(format!("{name}-{name_of_lane}"));

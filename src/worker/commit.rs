@@ -80,7 +80,9 @@ impl Worker {
         let mut offsets: Vec<CommitOffset> = Vec::new();
         let mut records = Vec::new();
         for epoch in &epochs {
-            batches.extend(epoch.batches(self.topics.changelogs(epoch.end.task.sub_topology)));
+            let sub_topology = epoch.end.task.sub_topology;
+            batches.extend(epoch.batches(self.topics.changelogs(sub_topology)));
+            batches.extend(epoch.spilled_batch(self.topics.spill(sub_topology)));
             let of_epoch = offsets.len();
             offsets.extend(epoch.offsets());
             self.check_epoch(&epoch.end, &offsets[of_epoch..])?;
@@ -147,6 +149,7 @@ impl Worker {
         if self.give_up_late_epoch()? {
             return Ok(());
         }
+        self.spill_late_epoch();
         match self.committing.as_ref().map(|committing| &committing.phase) {
             Some(Phase::Sent) => {}
             // Nothing was sent yet, so the group may still move on; then its event is served first (invariant I6).

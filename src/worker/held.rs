@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use crate::durability::snapshot::{Chain, StateRef};
+use crate::durability::snapshot::{Chain, SpilledIncrement, StateRef};
 use crate::durability::{CommitRecord, Durability, Pointer, changelog::StoreIncrement};
 use crate::ids::{Epoch, StoreId, TaskId, TopicPartition};
 use crate::log::{CommitOffset, OutBatch, OutTopic};
@@ -104,6 +104,8 @@ pub(super) struct Running {
     pub(super) sealed_at: Duration,
     /// Its state in the repository; `None` where there is none.
     pub(super) chain: Option<Chain>,
+    /// Its partition of the spill topic, and an offset there at or before everything that comes next; `None` where nothing is spilled.
+    pub(super) spill: Option<(TopicPartition, i64)>,
     /// What is known of the files of its database.
     pub(super) hashes: Arc<FileHashes>,
     /// When its last base snapshot was begun, and the one that is being made.
@@ -162,6 +164,8 @@ pub(super) struct SealedEpoch {
     pub(super) state: StateRef,
     /// Per store, records in the changelog batch.
     written: Vec<usize>,
+    /// Its increment, where the object store did not take it.
+    pub(super) spilled: Option<SpilledIncrement>,
 }
 
 impl SealedEpoch {
@@ -194,6 +198,7 @@ impl SealedEpoch {
                 .iter()
                 .cloned()
                 .zip(running.changelog.iter().copied())
+                .chain(running.spill.clone())
                 .collect(),
         };
         running.unapplied += 1;
@@ -206,6 +211,7 @@ impl SealedEpoch {
             meta,
             plan: plan.to_owned(),
             written,
+            spilled: None,
         }
     }
 
@@ -244,6 +250,16 @@ impl SealedEpoch {
                     StoreId(store as u16),
                 )),
             })
+    }
+
+    /// The increment on its way to the spill topic `topic`.
+    pub(super) fn spilled_batch(&self, topic: Option<OutTopic>) -> Option<OutBatch> {
+        let increment = self.spilled.clone()?;
+        Some(OutBatch {
+            topic: topic?,
+            partition: self.end.task.partition,
+            records: Arc::new(increment),
+        })
     }
 
     /// The full form of the pointer.

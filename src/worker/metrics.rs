@@ -85,6 +85,12 @@ pub struct WorkerMetrics {
     pub pack_bytes: Counter,
     /// Time from a seal until the increments are stored and were read back.
     pub persist_latency: Histogram,
+    /// Epochs whose increments went to a spill topic.
+    pub spilled_epochs: Counter,
+    /// Bytes of them.
+    pub spilled_bytes: Counter,
+    /// Spilled increments that restores have read.
+    pub restored_spilled: Counter,
     /// Base snapshots made.
     pub snapshots: Counter,
     /// Bytes uploaded for them; files that were stored already are not counted.
@@ -295,6 +301,21 @@ impl WorkerMetrics {
                 "tidegate_pack_bytes_total",
                 "Bytes of the packs of increments stored.",
                 &self.pack_bytes,
+            ),
+            (
+                "tidegate_spilled_epochs_total",
+                "Epochs whose increments went to a spill topic, since the object store was away.",
+                &self.spilled_epochs,
+            ),
+            (
+                "tidegate_spilled_bytes_total",
+                "Bytes of the increments that went to a spill topic.",
+                &self.spilled_bytes,
+            ),
+            (
+                "tidegate_restored_spilled_total",
+                "Spilled increments that restores have read.",
+                &self.restored_spilled,
             ),
             ("tidegate_snapshots_total", "Base snapshots made.", &self.snapshots),
             (

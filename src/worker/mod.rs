@@ -20,6 +20,7 @@ mod repository_work;
 mod savepoints;
 mod settings;
 mod snapshots;
+mod spilling;
 mod stepped;
 mod tenure;
 mod topics;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tracing::{info, warn};
 
-use crate::durability::snapshot::{Chain, manifests_folder};
+use crate::durability::snapshot::{Chain, manifests_folder, spill_partition};
 use crate::durability::{Decision, Durability, Pointer, Refusal, changelog, decide};
 use crate::ids::{Epoch, Lineage, TaskId, TopicPartition};
 use crate::log::{Assignment, Log};
@@ -72,6 +72,7 @@ impl Opener {
         // The first records are looked for before the offsets are read: while this task is still somebody else's, both may
         // move on together.
         let first = self.first_offsets(&request)?;
+        let spill = self.spill_end(&request)?;
         let committed = self.committed(&request)?;
         let cut = start_offsets(&request, &committed, &first)?;
         if request.stores.is_empty() {
@@ -84,6 +85,7 @@ impl Opener {
                 epoch: pointer.map_or(Epoch(0), |pointer| pointer.epoch),
                 changelog: Vec::new(),
                 chain: None,
+                spill: None,
                 hashes: Arc::default(),
             })));
         }
@@ -91,7 +93,7 @@ impl Opener {
             Some(backend) => backend,
             None => self.states.open(request.task, &request.stores)?,
         };
-        self.bring_up(request, backend, committed.pointer.as_ref(), cut)
+        self.bring_up(request, backend, committed.pointer.as_ref(), cut, spill)
     }
 
     pub(super) fn committed(&self, request: &OpenRequest) -> Result<Committed, NotOpened> {
@@ -163,6 +165,7 @@ impl Opener {
         backend: Arc<dyn StateBackend>,
         pointer: Option<&Pointer>,
         cut: Vec<i64>,
+        spill: Option<(TopicPartition, i64)>,
     ) -> Result<Begun, NotOpened> {
         let task = request.task;
         let local = backend.meta()?;
@@ -222,6 +225,7 @@ impl Opener {
             local,
             cut,
             chain: None,
+            spill,
             hashes: Arc::default(),
         };
         match self.repository.clone() {
@@ -230,6 +234,20 @@ impl Opener {
             ))),
             _ => self.restore(found),
         }
+    }
+
+    /// Where the task would spill, and an offset there before all that it will.
+    fn spill_end(&self, request: &OpenRequest) -> Result<Option<(TopicPartition, i64)>, NotOpened> {
+        let spills = self
+            .repository
+            .as_ref()
+            .is_some_and(|repository| repository.settings.spill);
+        if !spills || !request.durability.has_packs() || request.stores.is_empty() {
+            return Ok(None);
+        }
+        let partition = spill_partition(&request.application_id, request.task);
+        let high = self.log.admin().watermarks(&partition, ASK_TIMEOUT)?.high;
+        Ok(Some((partition, high)))
     }
 
     /// Age matters only to what a compacted changelog brings up to date.
@@ -300,23 +318,26 @@ impl Opener {
         let Some(backend) = found.backend else {
             return Err(NotOpened::Outdated);
         };
-        let partitions = changelog_partitions(request).into_iter();
-        let meta = StateMeta {
+        let partitions = changelog_partitions(request);
+        let mut meta = StateMeta {
             lineage: found.lineage,
             epoch: found.epoch,
             ended_ms: self.clock.wall_ms(),
             cut: request.inputs.iter().cloned().zip(found.cut.iter().copied()).collect(),
-            changelog: partitions.zip(positions.iter().copied()).collect(),
+            changelog: partitions.iter().cloned().zip(positions.iter().copied()).collect(),
         };
         // A snapshot of the committed epoch itself says all of that already.
         let says_the_same = |there: &StateMeta| {
-            let ended_ms = meta.ended_ms;
-            StateMeta {
-                ended_ms,
+            let mut there = StateMeta {
+                ended_ms: meta.ended_ms,
                 ..there.clone()
-            } == meta
+            };
+            // Where in its spill partition it was, it need not say.
+            there.changelog.retain(|partition, _| partitions.contains(partition));
+            there == meta
         };
         let is_there = backend.meta()?.as_ref().is_some_and(says_the_same);
+        meta.changelog.extend(found.spill.clone());
         if !matches!(found.decision, Decision::Current) && !is_there {
             backend.apply(&Overlay::new(&vec![false; request.stores.len()]), &meta)?;
         }
@@ -335,6 +356,7 @@ impl Opener {
                     .has_snapshots()
                     .then(|| Chain::committed(base, Vec::new(), 0, 0))
             }),
+            spill: found.spill,
             hashes: found.hashes,
         })
     }

@@ -79,6 +79,8 @@ pub struct Opened {
     pub changelog: Vec<i64>,
     /// What is known of its state in the repository; `None` where there is none.
     pub chain: Option<Chain>,
+    /// Its partition of the spill topic and its end; `None` where nothing is spilled.
+    pub spill: Option<(TopicPartition, i64)>,
     /// What is known of the files of its database.
     pub(super) hashes: Arc<FileHashes>,
 }
@@ -162,5 +164,7 @@ pub(super) struct Found {
     pub(super) cut: Vec<i64>,
     /// What was found of its state in the repository.
     pub(super) chain: Option<Chain>,
+    /// As in [`Opened::spill`].
+    pub(super) spill: Option<(TopicPartition, i64)>,
     pub(super) hashes: Arc<FileHashes>,
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tracing::{debug, info, warn};
 
-use crate::durability::snapshot::{Chain, IncrementRef, PackId, WriterName};
+use crate::durability::snapshot::{Chain, IncrementRef, PackId, Place, WriterName};
 use crate::errors::Coded;
 use crate::ids::TaskId;
 use crate::planted::{Bug, planted};
@@ -16,9 +16,10 @@ use super::error::WorkerError;
 use super::held::{Basing, CancelOnDrop, Moment, SealedEpoch};
 use super::pack_uses::PackUses;
 use super::snapshots::{
-    Collect, CollectJob, Collection, KnownIncrements, Outdated, Persist, PersistJob, Persisted, Repository, Retire,
-    RetireJob, SnapshotError, SnapshotJob, Snapshotted, Upload,
+    Collect, CollectJob, Collection, KnownIncrements, Outdated, Persist, PersistJob, PersistTask, Persisted,
+    Repository, Retire, RetireJob, SnapshotError, SnapshotJob, Snapshotted, Upload,
 };
+use super::spilling::Spilling;
 use super::worker::{Phase, Worker};
 
 /// Pause before another attempt at a base snapshot, at least.
@@ -36,6 +37,7 @@ pub(super) struct RepositoryWork {
     collect_at: Option<Duration>,
     is_collecting: bool,
     is_degraded: bool,
+    pub(super) spilling: Spilling,
 }
 
 impl RepositoryWork {
@@ -47,6 +49,7 @@ impl RepositoryWork {
             collect_at: None,
             is_collecting: false,
             is_degraded: false,
+            spilling: Spilling::default(),
         }
     }
 
@@ -54,7 +57,10 @@ impl RepositoryWork {
     pub(super) fn note_pack(&mut self, epochs: &[SealedEpoch]) {
         let named = epochs.iter().filter_map(|epoch| {
             let increment = epoch.state.increment.as_ref()?;
-            (increment.epoch == epoch.end.epoch).then_some((&increment.pack, epoch))
+            match &increment.place {
+                Place::Pack(pack) if increment.epoch == epoch.end.epoch => Some((pack, epoch)),
+                _ => None,
+            }
         });
         let named: Vec<_> = named.collect();
         if let Some((pack, _)) = named.first() {
@@ -101,7 +107,7 @@ impl Chore for CollectChore {
 }
 
 impl Worker {
-    fn ticket(&mut self) -> u64 {
+    pub(super) fn ticket(&mut self) -> u64 {
         self.tickets += 1;
         self.tickets
     }
@@ -110,20 +116,34 @@ impl Worker {
         WriterName::new(&repository.instance, &self.settings.name)
     }
 
-    /// Has the increments of sealed epochs stored, where that is the strategy. What they name is what is stored in the end.
-    pub(super) fn store_increments(&mut self, epochs: &[SealedEpoch]) -> Phase {
-        let Some(repository) = self.repository.clone().filter(|_| self.settings.durability.has_packs()) else {
-            return Phase::Stored;
-        };
+    /// The increments of sealed epochs, of those tasks that have written something.
+    pub(super) fn persist_tasks(&self, epochs: &[SealedEpoch]) -> Vec<PersistTask> {
         let plan = self.topology.plan();
         let tasks = epochs.iter().filter_map(|epoch| {
             let running = self.tasks.get(&epoch.end.task)?.running()?;
             let stores = &plan.sub_topologies[epoch.end.task.sub_topology as usize].stores;
             epoch.persist_task(running, stores)
         });
-        let tasks: Vec<_> = tasks.collect();
+        tasks.collect()
+    }
+
+    /// Whether the epoch that is being committed waits for the work with this ticket.
+    pub(super) fn waits_for(&self, ticket: u64) -> bool {
+        let phase = self.committing.as_ref().map(|committing| &committing.phase);
+        matches!(phase, Some(Phase::Storing { ticket: ours, .. }) if *ours == ticket)
+    }
+
+    /// Has the increments of sealed epochs stored, where that is the strategy. What they name is what is stored in the end.
+    pub(super) fn store_increments(&mut self, epochs: &[SealedEpoch]) -> Phase {
+        let Some(repository) = self.repository.clone().filter(|_| self.settings.durability.has_packs()) else {
+            return Phase::Stored;
+        };
+        let tasks = self.persist_tasks(epochs);
         if tasks.is_empty() {
             return Phase::Stored;
+        }
+        if self.work.spilling.is_away() && self.may_spill() {
+            return self.spill(tasks);
         }
         self.work.packs += 1;
         let cancelled = Arc::new(AtomicBool::new(false));
@@ -153,15 +173,16 @@ impl Worker {
         ticket: u64,
         result: Result<Persisted, SnapshotError>,
     ) -> Result<(), WorkerError> {
-        let Some(committing) = &mut self.committing else {
-            return Ok(());
-        };
-        if !matches!(&committing.phase, Phase::Storing { ticket: ours, .. } if *ours == ticket) {
+        // A pack that is stored after its epoch was spilled is nobody's.
+        if !self.waits_for(ticket) {
             return Ok(());
         }
         let persisted = match result {
             Ok(persisted) => persisted,
             Err(source) => return self.not_stored(source),
+        };
+        let Some(committing) = &mut self.committing else {
+            return Ok(());
         };
         self.metrics.packs_stored.add(1);
         self.metrics.pack_bytes.add(persisted.bytes);
@@ -179,11 +200,11 @@ impl Worker {
             let Some(chain) = &mut running.chain else { continue };
             let increment = IncrementRef {
                 epoch: epoch.end.epoch,
-                pack: persisted.pack.clone(),
+                place: Place::Pack(persisted.pack.clone()),
             };
-            chain.push(increment, bytes);
+            chain.push(increment.clone(), bytes);
             if let Some(basing) = &running.basing {
-                basing.increments.set(chain.increments(), chain.depth());
+                basing.increments.push(increment);
             }
             // A base that was made since the seal is named by the next commit.
             epoch.state.increment = chain.state_ref().increment;
@@ -192,7 +213,7 @@ impl Worker {
         Ok(())
     }
 
-    fn not_stored(&mut self, source: SnapshotError) -> Result<(), WorkerError> {
+    pub(super) fn not_stored(&mut self, source: SnapshotError) -> Result<(), WorkerError> {
         if matches!(source, SnapshotError::Cancelled) || source.is_passing() {
             self.set_degraded(true);
             self.metrics.aborts.add(1);
@@ -231,7 +252,7 @@ impl Worker {
     }
 
     /// Time since a moment, by that clock which says more: a machine that sleeps may stop one of them.
-    fn age(&self, since: Moment) -> Duration {
+    pub(super) fn age(&self, since: Moment) -> Duration {
         let wall_ms = self.clock.wall_ms().saturating_sub(since.wall_ms);
         let wall = Duration::from_millis(u64::try_from(wall_ms).unwrap_or(0));
         self.clock.monotonic().saturating_sub(since.monotonic).max(wall)
@@ -248,7 +269,8 @@ impl Worker {
         ages.any(|age| age >= repository.settings.retention.grace / 2)
     }
 
-    fn set_degraded(&mut self, is_degraded: bool) {
+    pub(super) fn set_degraded(&mut self, is_degraded: bool) {
+        let is_degraded = is_degraded || self.work.spilling.is_away();
         if self.work.is_degraded != is_degraded {
             self.work.is_degraded = is_degraded;
             self.metrics.degraded.add(if is_degraded { 1 } else { -1 });
@@ -269,6 +291,7 @@ impl Worker {
             self.work.basing = None;
             self.begin_base(&repository, now);
         }
+        self.look_for_store();
         // The first look comes as soon as what a former process has left over is old enough.
         let settings = &repository.settings;
         let first = || now + settings.collect_interval.min(settings.retention.grace);

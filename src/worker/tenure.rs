@@ -238,6 +238,7 @@ impl Worker {
             confirmed: opened.epoch,
             changelog: opened.changelog,
             chain: opened.chain,
+            spill: opened.spill,
             hashes: opened.hashes,
             based_at: self.clock.monotonic(),
             base_not_before: Duration::ZERO,

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::durability::snapshot::spill_topic;
 use crate::durability::{Durability, changelog};
 use crate::ids::TaskId;
 use crate::ids::TopicPartition;
@@ -18,6 +19,7 @@ struct SubTopics {
     repartition_sources: Vec<bool>,
     sinks: Vec<OutTopic>,
     changelogs: Vec<OutTopic>,
+    spill: Option<OutTopic>,
 }
 
 /// All topics of an application.
@@ -47,11 +49,12 @@ pub fn topic_of(application_id: &str, reference: &TopicRef) -> Arc<str> {
 }
 
 impl Topics {
-    /// The topics of a plan run as `application_id`, with changelogs if `durability` has them; a dead-letter topic is the last sink of every sub-topology.
+    /// The topics of a plan run as `application_id`, with changelogs if `durability` has them, and spill topics if it `spills`; a dead-letter topic is the last sink of every sub-topology.
     pub fn new(
         plan: &Plan,
         application_id: &str,
         durability: Durability,
+        spills: bool,
         dead_letter: Option<&Arc<str>>,
         counts: &PartitionCounts,
     ) -> Self {
@@ -65,7 +68,7 @@ impl Topics {
         };
         let commits = handle(commits_topic(application_id));
         let mut subs = Vec::new();
-        for (sub, counts) in plan.sub_topologies.iter().zip(&counts.sub_topologies) {
+        for (number, (sub, counts)) in plan.sub_topologies.iter().zip(&counts.sub_topologies).enumerate() {
             let mut sinks: Vec<OutTopic> = sub
                 .sinks
                 .iter()
@@ -94,6 +97,8 @@ impl Topics {
                     .filter(|_| durability.has_changelogs())
                     .map(|store| handle(changelog::topic_name(application_id, &store.name)))
                     .collect(),
+                spill: (spills && durability.has_packs() && !sub.stores.is_empty())
+                    .then(|| handle(spill_topic(application_id, number as u16))),
             });
         }
         Self { subs, out, commits }
@@ -127,6 +132,11 @@ impl Topics {
     /// Changelog topics of a sub-topology's stores, in the order of store ids.
     pub fn changelogs(&self, sub_topology: u16) -> &[OutTopic] {
         &self.subs[sub_topology as usize].changelogs
+    }
+
+    /// The topic to which the tasks of a sub-topology spill increments; `None` where they do not.
+    pub fn spill(&self, sub_topology: u16) -> Option<OutTopic> {
+        self.subs[sub_topology as usize].spill
     }
 
     /// The input partitions of a task, each with the number of its source. A source with fewer partitions than the

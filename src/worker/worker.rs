@@ -392,6 +392,8 @@ impl Worker {
             }
             Done::Opened { task, ticket, result } => self.take_opened(task, ticket, *result),
             Done::Persisted { ticket, result } => self.take_persisted(ticket, result),
+            Done::Spilled { ticket, result } => self.take_spilled(ticket, result),
+            Done::Probed { ticket, result } => self.take_probed(ticket, result),
             Done::Snapshotted { task, ticket, result } => self.take_snapshotted(task, ticket, result),
             Done::Collected(result) => {
                 self.take_collected(result);

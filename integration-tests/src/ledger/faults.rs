@@ -16,6 +16,7 @@ const CALM: Duration = Duration::from_secs(10);
 /// What is written so shortly before a disturbance may still be hit by it, and counts to no phase.
 const MARGIN: Duration = Duration::from_secs(2);
 const ABORTS: &str = "tidegate_aborts_total";
+const SPILLED: &str = "tidegate_spilled_epochs_total";
 const BASES: &str = "tidegate_snapshots_total";
 /// How many workers say that the object store does not do what they ask.
 const DEGRADED: &str = "tidegate_degraded";
@@ -27,6 +28,8 @@ pub struct Outages {
     pub aborts: f64,
     /// Base snapshots that were made meanwhile.
     pub bases: f64,
+    /// Epochs that went to a spill topic meanwhile.
+    pub spilled: f64,
 }
 
 impl Run<'_> {
@@ -97,15 +100,16 @@ impl Run<'_> {
     }
 
     fn store_outage(&mut self, name: &'static str, seconds: u64, set_away: impl Fn(bool)) -> Result<(), LedgerError> {
-        let (aborts, bases) = (self.sum_of(ABORTS), self.sum_of(BASES));
+        let [aborts, bases, spilled] = [ABORTS, BASES, SPILLED].map(|name| self.sum_of(name));
         let mut during = Outages::default();
         self.outage_with(name, seconds, set_away, |run| {
             during.aborts = run.sum_of(ABORTS) - aborts;
             during.bases = run.sum_of(BASES) - bases;
+            during.spilled = run.sum_of(SPILLED) - spilled;
         })?;
         println!(
-            "{name}: {} epochs aborted, {} base snapshots made",
-            during.aborts, during.bases
+            "{name}: {} epochs aborted, {} spilled, {} base snapshots made",
+            during.aborts, during.spilled, during.bases
         );
         self.outages.push((name, during));
         self.wait_for_bases()

@@ -92,7 +92,7 @@ impl Instance {
         let quoted = |text: &str| serde_json::Value::from(text).to_string();
         let path = |path: PathBuf| quoted(&path.display().to_string());
         format!(
-            "workers = {workers}\nguarantee = \"{guarantee}\"\n{durability}\n\
+            "workers = {workers}\nguarantee = \"{guarantee}\"\n{durability}{spill}\n\
              [application]\nid = {application}\n\n\
              [instance]\nid = {name}\n\n\
              [kafka]\nbootstrap_servers = {bootstrap}\nsession_timeout = \"6s\"\ntransaction_timeout = \"15s\"\n\n\
@@ -109,6 +109,11 @@ impl Instance {
                 Guarantee::AtLeastOnce => "at_least_once",
             },
             durability = snapshot_store::settings(options.strategy, store, SNAPSHOT_INTERVAL),
+            spill = if options.spills() {
+                "snapshot.spill = true\n"
+            } else {
+                ""
+            },
             bootstrap = quoted(cluster.bootstrap()),
             commit_ms = options.commit_ms,
             state = path(self.state()),

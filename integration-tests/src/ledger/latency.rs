@@ -29,6 +29,8 @@ pub struct PhaseLatency {
     pub name: &'static str,
     /// Whether something was away.
     pub is_outage: bool,
+    /// How long it lasted.
+    pub lasted: Duration,
     /// Inputs written in it.
     pub inputs: usize,
     /// Half of them took no longer.
@@ -58,6 +60,7 @@ impl Latencies {
         Some(PhaseLatency {
             name: phase.name,
             is_outage: phase.is_outage,
+            lasted: phase.to.saturating_sub(phase.from),
             inputs: latencies.len(),
             median: quantile(50),
             p99: quantile(99),

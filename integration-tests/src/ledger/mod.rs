@@ -19,6 +19,7 @@
 //! | `openings` | what its log says about restores |
 //! | `scenario` | what is done to the processes |
 //! | `faults` | what is done to the broker and to the object store |
+//! | `outages` | what an outage of the object store may do |
 //! | `report`, `run` | the figures and the verdict, and everything in order |
 
 use std::fmt::Display;
@@ -38,6 +39,7 @@ pub mod link;
 pub mod observer;
 pub mod openings;
 pub mod options;
+mod outages;
 pub mod random;
 pub mod report;
 pub mod run;

@@ -70,6 +70,9 @@ pub struct Options {
     /// What makes state durable: changelog, snapshot or changelog+snapshot. The last two have an object store in a container.
     #[arg(long, default_value = "changelog", value_parser = strategy)]
     pub strategy: Durability,
+    /// With 1 increments go to a spill topic while the object store is away; with strategy snapshot.
+    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=1))]
+    pub spill: u8,
     /// What happens to the broker or to the object store; no instance is killed then.
     #[arg(long, value_enum, ignore_case = true, default_value = "none")]
     pub fault: Fault,
@@ -133,6 +136,11 @@ impl Options {
         Duration::from_secs(self.seconds.unwrap_or(STORE_STOPPED_SECONDS))
     }
 
+    /// Whether increments go to a spill topic while the object store is away.
+    pub fn spills(&self) -> bool {
+        self.spill > 0
+    }
+
     /// What cannot be done together.
     ///
     /// # Errors
@@ -145,6 +153,7 @@ impl Options {
             Fault::Store if !self.strategy.has_snapshots() => {
                 "--fault store needs a strategy with an object store: --strategy snapshot or changelog+snapshot"
             }
+            _ if self.spills() && !self.strategy.has_packs() => "--spill 1 needs --strategy snapshot",
             _ => return Ok(()),
         };
         Err(LedgerError::Broken(reason.to_owned()))
@@ -171,6 +180,8 @@ mod tests {
         let check = |arguments: &[&str]| Options::parse_from([&["ledger"], arguments].concat()).check();
         assert!(check(&["--fault", "store"]).is_err());
         assert!(check(&["--fault", "store", "--strategy", "snapshot"]).is_ok());
+        assert!(check(&["--spill", "1", "--strategy", "snapshot"]).is_ok());
+        assert!(check(&["--spill", "1", "--strategy", "changelog+snapshot"]).is_err());
         assert!(check(&["--fault", "broker", "--bootstrap", "localhost:9092"]).is_err());
     }
 }

@@ -10,15 +10,12 @@ use super::instance::Metrics;
 use super::latency::PhaseLatency;
 use super::observer::Seen;
 use super::options::{Disk, Fault, Options, Signal};
+use super::outages;
 use super::scenario::{INVARIANT_VIOLATIONS, Start};
 use super::witness::Processed;
 
 /// Changelogs of the topology's stores, by the number of the sub-topology that writes them and by partition.
 pub type Changelogs = Vec<Vec<Increments>>;
-
-/// Where the service needs nothing that is away, latencies may be so much longer than before: what a busy machine does.
-const LATENCY_FACTOR: u32 = 2;
-const LATENCY_SLACK: Duration = Duration::from_secs(1);
 
 /// Everything that was found out.
 #[derive(Debug)]
@@ -176,7 +173,7 @@ impl Report {
             failures.extend(self.restore_failures());
         }
         failures.extend(self.strategy_failures());
-        failures.extend(self.outage_failures());
+        failures.extend(outages::failures(&self.options, &self.latencies, &self.outages));
         failures
     }
 
@@ -190,34 +187,6 @@ impl Report {
         let is_wiped = self.options.disk == Disk::Wiped && self.restores.openings > 0;
         if strategy.has_snapshots() && is_wiped && self.restores.bases == 0 {
             failures.push("no wiped disk was restored from a base snapshot".to_owned());
-        }
-        failures
-    }
-
-    /// A service that does not need the object store goes on as before; one that does aborts, and is itself again afterwards.
-    fn outage_failures(&self) -> Vec<String> {
-        let mut failures = Vec::new();
-        if self.options.fault != Fault::Store {
-            return failures;
-        }
-        let needs_store = self.options.strategy.has_packs();
-        for (name, outage) in &self.outages {
-            if needs_store != (outage.aborts > 0.0) {
-                failures.push(format!("{} epochs were aborted: {name}", outage.aborts));
-            }
-        }
-        let Some(before) = self.latencies.first() else {
-            failures.push("no latencies were measured".to_owned());
-            return failures;
-        };
-        let bound = before.p99 * LATENCY_FACTOR + LATENCY_SLACK;
-        let unhindered = self.latencies.iter().filter(|phase| !(phase.is_outage && needs_store));
-        for phase in unhindered.filter(|phase| phase.p99 > bound) {
-            failures.push(format!(
-                "latency, {}: {phase}; p99 was {} ms",
-                phase.name,
-                before.p99.as_millis()
-            ));
         }
         failures
     }
@@ -313,8 +282,8 @@ impl fmt::Display for Report {
         for (name, outage) in &self.outages {
             writeln!(
                 f,
-                "{name:<20} {} epochs aborted, {} base snapshots made",
-                outage.aborts, outage.bases
+                "{name:<20} {} epochs aborted, {} spilled, {} base snapshots made",
+                outage.aborts, outage.spilled, outage.bases
             )?;
         }
         for (name, sum) in &self.metrics {
@@ -461,29 +430,6 @@ mod tests {
         let too_large = restores.too_large.iter().map(|large| (large.start, large.restored));
         assert_eq!(too_large.collect::<Vec<_>>(), [(1, 2), (2, 0)]);
         assert_eq!((restores.bases, restores.openings), (1, 3));
-    }
-
-    #[test]
-    fn an_outage_of_the_store_aborts_epochs_only_where_they_need_it() {
-        let latency = |name, is_outage, p99_ms| PhaseLatency {
-            name,
-            is_outage,
-            inputs: 10,
-            median: Duration::from_millis(100),
-            p99: Duration::from_millis(p99_ms),
-            most: Duration::from_millis(p99_ms),
-        };
-        let failures = |strategy, aborts, p99_ms| {
-            let mut report = report(&["--fault", "store", "--strategy", strategy], Vec::new());
-            report.changelogs = usize::from(strategy != "snapshot");
-            report.latencies = vec![latency("before", false, 300), latency("stopped", true, p99_ms)];
-            report.outages = vec![("stopped", Outages { aborts, bases: 0.0 })];
-            report.failures().len()
-        };
-        assert_eq!(failures("changelog+snapshot", 0.0, 320), 0);
-        assert_eq!(failures("changelog+snapshot", 1.0, 3_000), 2);
-        assert_eq!(failures("snapshot", 3.0, 30_000), 0);
-        assert_eq!(failures("snapshot", 0.0, 30_000), 1);
     }
 
     #[test]

@@ -57,7 +57,9 @@ fn strategy(bug: Bug) -> Option<Durability> {
         | Bug::CollectOlderBases
         | Bug::CollectBeforeListing
         | Bug::NothingIsNoRestorePoint
-        | Bug::RetireBeforeNamed => Some(Durability::Snapshot),
+        | Bug::RetireBeforeNamed
+        | Bug::SpillNothing
+        | Bug::SpillTooFar => Some(Durability::Snapshot),
         Bug::TrimToNewest | Bug::TrimmedIsGone => Some(Durability::ChangelogAndSnapshot),
         _ => None,
     }

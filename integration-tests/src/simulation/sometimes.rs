@@ -64,6 +64,12 @@ pub fn missing_of_savepoints(seeds: u64, happened: &BTreeMap<&'static str, u64>)
         .filter(|kind| seeds >= ENOUGH_WITH_SAVEPOINTS && !happened.contains_key(kind))
         .collect()
 }
+/// The kinds that only increments in the object store have.
+const SOMETIMES_WITH_PACKS: &[&str] = &[
+    "a spilled increment was restored",
+    "increments were spilled",
+    "increments were stored",
+];
 
 /// What never happened in a run of `seeds` seeds and should have.
 pub fn missing(seeds: u64, durability: Durability, happened: &BTreeMap<&'static str, u64>) -> Vec<&'static str> {
@@ -75,6 +81,11 @@ pub fn missing(seeds: u64, durability: Durability, happened: &BTreeMap<&'static 
     } else {
         &[]
     };
-    let kinds = SOMETIMES.iter().chain(of_store).copied();
+    let of_packs = if durability.has_packs() {
+        SOMETIMES_WITH_PACKS
+    } else {
+        &[]
+    };
+    let kinds = SOMETIMES.iter().chain(of_store).chain(of_packs).copied();
     kinds.filter(|kind| !happened.contains_key(kind)).collect()
 }

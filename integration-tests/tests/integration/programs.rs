@@ -103,6 +103,11 @@ fn an_object_store_that_goes_away_aborts_epochs_that_need_it_and_loses_nothing()
 }
 
 #[test]
+fn an_object_store_that_goes_away_holds_nothing_up_where_increments_are_spilled() {
+    ledger_on_the_shared_broker(&[&STORE_OUTAGE[..], &["--strategy", "snapshot", "--spill", "1"]].concat());
+}
+
+#[test]
 fn an_object_store_that_goes_away_holds_nothing_up_where_there_are_changelogs() {
     ledger_on_the_shared_broker(&[&STORE_OUTAGE[..], &["--strategy", "changelog+snapshot"]].concat());
 }

@@ -171,17 +171,18 @@ impl Chain {
 #[cfg(test)]
 mod tests {
     use super::super::names::{Attempt, PackId, WriterName};
+    use super::super::reference::Place;
     use super::*;
     use crate::ids::Epoch;
 
     fn increment(epoch: u64) -> IncrementRef {
         IncrementRef {
             epoch: Epoch(epoch),
-            pack: PackId {
+            place: Place::Pack(PackId {
                 writer: WriterName::new("host", "worker-0"),
                 sequence: epoch,
                 attempt: Attempt(epoch),
-            },
+            }),
         }
     }
 

@@ -11,6 +11,7 @@ mod names;
 mod pack;
 mod reference;
 mod retention;
+mod spill;
 #[cfg(test)]
 mod tests;
 
@@ -23,5 +24,9 @@ pub use names::{
     Attempt, PACKS_FOLDER, PackId, SnapshotId, WriterName, files_folder, manifests_folder, packs_folder, task_folder,
 };
 pub use pack::{End, FOOTER_GUESS_BYTES, Footer, MAX_LINKS, PackedTask, TaskIncrement, pack, read_end};
-pub use reference::{IncrementRef, StateRef};
+pub use reference::{IncrementRef, Place, SpillId, StateRef};
 pub use retention::{Retention, Superseded, superseded};
+pub use spill::{
+    CHUNK_BYTES, RECORD_MAX_BYTES, SpillAssembly, SpillKey, SpilledIncrement, spill_partition, spill_topic,
+    spill_topic_spec,
+};

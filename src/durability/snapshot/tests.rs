@@ -31,7 +31,7 @@ fn increment_ref(epoch: u64) -> IncrementRef {
     };
     IncrementRef {
         epoch: Epoch(epoch),
-        pack,
+        place: Place::Pack(pack),
     }
 }
 

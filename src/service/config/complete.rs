@@ -155,6 +155,14 @@ impl Configuration {
                 "an instance that stood still must have lost its tasks before what it was about to name is deleted, so the first must be twice the second or more",
             ),
             (
+                snapshot.spill && snapshot.spill_after.0 >= snapshot.persist_timeout.0,
+                format!(
+                    "snapshot.spill_after = {} and snapshot.persist_timeout = {}",
+                    snapshot.spill_after, snapshot.persist_timeout
+                ),
+                "an epoch is spilled before it would be given up, so the first must be shorter",
+            ),
+            (
                 snapshot.request_timeout.0 > snapshot.call_timeout.0,
                 format!(
                     "snapshot.request_timeout = {} and snapshot.call_timeout = {}",

@@ -297,6 +297,18 @@ pub const OPTIONS: &[OptionSpec] = &[
         "A commit whose increments are not stored within this time is aborted and redone; it ends before kafka.transaction_timeout. With durability = \"snapshot\" only.",
     ),
     option(
+        "snapshot.spill",
+        Kind::Boolean,
+        Some("false"),
+        "Whether a commit whose increments the object store does not take goes on with them in a spill topic, in its transaction, until the store is back. With durability = \"snapshot\" only. Instances may differ in it.",
+    ),
+    option(
+        "snapshot.spill_after",
+        duration(1, MINUTE),
+        Some("\"500ms\""),
+        "For so long the store is waited for before that; while it is known to be away, not at all. Less than snapshot.persist_timeout.",
+    ),
+    option(
         "snapshot.collect_interval",
         duration(SECOND, 24 * HOUR),
         Some("\"6h\""),

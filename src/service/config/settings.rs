@@ -101,6 +101,8 @@ sections! {
         keep: usize,
         grace: HumanDuration,
         persist_timeout: HumanDuration,
+        spill: bool,
+        spill_after: HumanDuration,
         collect_interval: HumanDuration,
         request_timeout: HumanDuration,
         call_timeout: HumanDuration,
@@ -229,6 +231,8 @@ impl SnapshotSection {
                 grace: self.grace.0,
             },
             persist_timeout: self.persist_timeout.0,
+            spill: self.spill,
+            spill_after: self.spill_after.0,
             small_file_bytes: SMALL_FILE_BYTES,
             collect_interval: self.collect_interval.0,
         }

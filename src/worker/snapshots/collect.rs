@@ -152,7 +152,7 @@ impl Collect {
             oldest = retained.last().map_or(base.epoch, |oldest| oldest.epoch);
             for manifest in retained.iter().filter_map(|id| self.manifests.get(&(task, *id))) {
                 let behind = manifest.increments.iter().filter(|increment| increment.epoch > oldest);
-                self.referenced.extend(behind.map(|increment| increment.pack.object()));
+                self.referenced.extend(behind.filter_map(IncrementRef::object));
             }
         }
         if let Some(newest) = pointer.state.increment.filter(|newest| newest.epoch > oldest) {
@@ -175,11 +175,11 @@ impl Collect {
         oldest: Epoch,
     ) -> Result<(), SnapshotError> {
         let from = base.map_or(oldest, |base| base.epoch);
-        self.referenced.insert(newest.pack.object());
+        self.referenced.extend(newest.object());
         if newest.epoch > from {
             let links = self.repository.links(task, newest, from)?;
             self.referenced
-                .extend(links.increments.iter().map(|increment| increment.pack.object()));
+                .extend(links.increments.iter().filter_map(IncrementRef::object));
         }
         Ok(())
     }

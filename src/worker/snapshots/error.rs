@@ -19,6 +19,19 @@ pub enum SnapshotError {
     /// An object is not what it should be.
     #[error(transparent)]
     Object(#[from] FormatError),
+    /// The log failed, where an increment was spilled to.
+    #[error("a spilled increment cannot be read: {0}")]
+    Spill(#[from] LogError),
+    /// Whoever asks does not read the log, and the increment is there.
+    #[error(
+        "increment {increment} of task {task} is not in the repository: it was spilled to Kafka while the object store was away; wait for the next base snapshot, which holds it, or take an earlier epoch"
+    )]
+    Spilled {
+        /// The task.
+        task: TaskId,
+        /// The increment.
+        increment: String,
+    },
     /// Local state failed.
     #[error(transparent)]
     State(#[from] StateError),
@@ -49,6 +62,7 @@ impl SnapshotError {
     pub(in crate::worker) fn is_passing(&self) -> bool {
         match self {
             SnapshotError::Blob(error) => error.is_passing(),
+            SnapshotError::Spill(error) => matches!(error, LogError::Unreachable { .. } | LogError::TimedOut { .. }),
             SnapshotError::NotAsWritten { .. } => true,
             _ => false,
         }
@@ -63,9 +77,12 @@ impl SnapshotError {
     }
 
     /// Whether an object is missing or wrong, so that another one may serve.
-    pub(super) fn is_damage(&self) -> bool {
+    pub(in crate::worker) fn is_damage(&self) -> bool {
         match self {
             SnapshotError::Blob(BlobError::Missing { .. }) | SnapshotError::State(StateError::Corrupt { .. }) => true,
+            SnapshotError::Spill(error) => {
+                matches!(error, LogError::OffsetOutOfRange { .. } | LogError::UnknownTopic { .. })
+            }
             // What a later version wrote is whole, and an older one must not go by it.
             SnapshotError::Object(error) => !matches!(error, FormatError::Newer { .. }),
             _ => false,
@@ -78,6 +95,8 @@ impl Coded for SnapshotError {
         match self {
             SnapshotError::Blob(error) => error.code(),
             SnapshotError::Object(error) => error.code(),
+            SnapshotError::Spill(error) => error.code(),
+            SnapshotError::Spilled { .. } => "TG4014",
             SnapshotError::State(error) => error.code(),
             SnapshotError::NotAsWritten { .. } => "TG4011",
             SnapshotError::TookTooLong { .. } => "TG4012",

@@ -8,6 +8,8 @@ mod rebuild;
 mod repository;
 mod restore;
 mod retire;
+mod spill;
+mod spilled;
 mod upload;
 
 pub use collect::{Collect, CollectJob, Collection};
@@ -17,4 +19,5 @@ pub use rebuild::rebuild;
 pub use repository::{Repository, SnapshotSettings};
 pub(super) use restore::RepositoryRestore;
 pub(super) use retire::{Retire, RetireJob};
+pub(super) use spill::{Probe, Probed, Spill, SpillJob, Spilled};
 pub(super) use upload::{FileHashes, KnownIncrements, Outdated, SnapshotJob, Snapshotted, Upload};

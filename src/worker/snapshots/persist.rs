@@ -23,6 +23,21 @@ pub struct PersistTask {
     pub after_base: (u64, u64),
 }
 
+impl PersistTask {
+    /// As it is packed.
+    pub(super) fn increment(&self) -> TaskIncrement<'_> {
+        TaskIncrement {
+            task: self.task,
+            meta: &self.meta,
+            stores: self.stores.clone(),
+            increment: &*self.increment,
+            links: self.links.clone(),
+            depth: self.depth,
+            after_base: self.after_base,
+        }
+    }
+}
+
 /// The increments of one epoch of a worker, to be stored as one object.
 pub struct PersistJob {
     pub pack: PackId,
@@ -101,15 +116,7 @@ impl Persist {
     }
 
     fn packed(&self) -> Result<Vec<u8>, SnapshotError> {
-        let tasks = self.job.tasks.iter().map(|task| TaskIncrement {
-            task: task.task,
-            meta: &task.meta,
-            stores: task.stores.clone(),
-            increment: &*task.increment,
-            links: task.links.clone(),
-            depth: task.depth,
-            after_base: task.after_base,
-        });
+        let tasks = self.job.tasks.iter().map(PersistTask::increment);
         Ok(pack(&self.job.plan, &tasks.collect::<Vec<_>>())?)
     }
 

@@ -36,10 +36,16 @@ pub fn rebuild(
         }
     }
     let (base, backend) = install.finish()?;
+    if let Some(spilled) = increments.iter().find(|increment| increment.object().is_none()) {
+        return Err(SnapshotError::Spilled {
+            task: base.task,
+            increment: spilled.to_string(),
+        });
+    }
     let names: Vec<String> = base.stores.iter().map(|store| store.name.clone()).collect();
     for some in increments.chunks(store.concurrency().max(1)) {
         let parts = some.iter().map(|increment| Part {
-            name: increment.pack.object(),
+            name: increment.place_name(),
             range: 0..MAX_PACK_BYTES,
         });
         let packs = store.read_parts(&parts.collect::<Vec<_>>());

@@ -5,13 +5,15 @@ use std::time::Duration;
 
 use crate::blob::BlobStore;
 use crate::durability::snapshot::{
-    Attempt, ChainLimits, End, FOOTER_GUESS_BYTES, Footer, IncrementRef, Manifest, PackedTask, Retention, SnapshotId,
-    read_end,
+    Attempt, ChainLimits, End, FOOTER_GUESS_BYTES, Footer, IncrementRef, Manifest, PackId, PackedTask, Place,
+    Retention, SnapshotId, read_end,
 };
 use crate::ids::{Epoch, TaskId};
+use crate::log::Log;
 use crate::time::Clock;
 
 use super::error::SnapshotError;
+use super::spilled::SpillReader;
 
 /// Settings of the repository.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,6 +24,10 @@ pub struct SnapshotSettings {
     pub retention: Retention,
     /// An epoch whose increment is not stored within this time is aborted. Shorter than a transaction may take.
     pub persist_timeout: Duration,
+    /// Whether an increment that the store does not take goes to a spill topic.
+    pub spill: bool,
+    /// For so long the store is waited for before that.
+    pub spill_after: Duration,
     /// Files of a database that are smaller share an object with others.
     pub small_file_bytes: u64,
     /// Time between two looks at the whole repository for what may be deleted.
@@ -34,6 +40,10 @@ pub struct Repository {
     pub store: Arc<dyn BlobStore>,
     /// Settings.
     pub settings: SnapshotSettings,
+    /// The log, for increments that were spilled to it.
+    pub log: Arc<dyn Log>,
+    /// Prefix of its spill topics.
+    pub application_id: String,
     /// For names of attempts.
     pub random: Arc<dyn Fn() -> u64 + Send + Sync>,
     /// Time.
@@ -63,8 +73,13 @@ impl Repository {
         Ok(Manifest::from_json(&self.store.read(&object)?, &object)?)
     }
 
-    fn footer(&self, increment: &IncrementRef) -> Result<Footer, SnapshotError> {
-        let object = increment.pack.object();
+    /// Who reads what a task has spilled.
+    pub(super) fn spill_reader(&self, task: TaskId) -> SpillReader {
+        SpillReader::new(&self.log, &self.application_id, task)
+    }
+
+    fn footer(&self, pack: &PackId) -> Result<Footer, SnapshotError> {
+        let object = pack.object();
         let mut bytes = FOOTER_GUESS_BYTES;
         loop {
             match read_end(&self.store.read_end(&object, bytes)?, &object)? {
@@ -75,22 +90,31 @@ impl Repository {
         }
     }
 
-    /// What the pack of `increment` says about `task`.
-    pub(super) fn packed(&self, task: TaskId, increment: &IncrementRef) -> Result<PackedTask, SnapshotError> {
-        let footer = self.footer(increment)?;
+    /// What the pack of `increment` says about `task`, wherever it lies.
+    fn packed(
+        &self,
+        task: TaskId,
+        increment: &IncrementRef,
+        spilled: &mut SpillReader,
+    ) -> Result<PackedTask, SnapshotError> {
+        let footer = match &increment.place {
+            Place::Pack(pack) => self.footer(pack)?,
+            Place::Spilled(id) => whole(&spilled.read(increment.epoch, *id)?, &increment.place_name())?,
+        };
         packed_in(&footer, task, increment)
     }
 
     /// Follows the links from `newest` back until all increments after `from` are known.
     pub(super) fn links(&self, task: TaskId, newest: &IncrementRef, from: Epoch) -> Result<Links, SnapshotError> {
-        let mut packed = self.packed(task, newest)?;
+        let mut spilled = self.spill_reader(task);
+        let mut packed = self.packed(task, newest, &mut spilled)?;
         let mut links = Links {
             increments: vec![newest.clone()],
             depth: packed.depth + 1,
             bytes: packed.chain_bytes,
         };
         loop {
-            let object = links.increments[links.increments.len() - 1].pack.object();
+            let object = links.increments[links.increments.len() - 1].place_name();
             let further = packed.links(&object)?;
             let leads_on = packed.depth > further.len() as u64;
             let before = links.increments[links.increments.len() - 1].epoch;
@@ -105,13 +129,21 @@ impl Repository {
             if !leads_on || oldest.epoch <= from {
                 return Ok(links);
             }
-            packed = self.packed(task, oldest)?;
+            packed = self.packed(task, oldest, &mut spilled)?;
         }
     }
 }
 
+/// The footer of a pack of which all bytes are here.
+pub(super) fn whole(bytes: &[u8], object: &str) -> Result<Footer, SnapshotError> {
+    match read_end(bytes, object)? {
+        End::Footer(footer) => Ok(footer),
+        End::Longer(_) => Err(damaged(object, "it is shorter than it says")),
+    }
+}
+
 pub(super) fn packed_in(footer: &Footer, task: TaskId, increment: &IncrementRef) -> Result<PackedTask, SnapshotError> {
-    let object = increment.pack.object();
+    let object = increment.place_name();
     let packed = footer
         .of(task)
         .ok_or_else(|| damaged(&object, &format!("it has nothing of task {task}")))?;

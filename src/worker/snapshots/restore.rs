@@ -9,7 +9,9 @@ use std::time::Duration;
 use tracing::{info, warn};
 
 use crate::durability::Decision;
-use crate::durability::snapshot::{Chain, End, IncrementRef, Manifest, SnapshotId, manifests_folder, read_end};
+use crate::durability::snapshot::{
+    Chain, IncrementRef, Manifest, Place as Lies, SnapshotId, SpillId, manifests_folder,
+};
 use crate::ids::{Epoch, Lineage, TaskId};
 use crate::state::{Overlay, StateMeta};
 
@@ -21,7 +23,8 @@ use super::super::opener::Opener;
 use super::super::opening::{Begun, Found, NotOpened, Stage};
 use super::error::SnapshotError;
 use super::install::Install;
-use super::repository::{Repository, damaged, packed_in};
+use super::repository::{Repository, damaged, packed_in, whole};
+use super::spilled::SpillReader;
 use super::upload::FileHashes;
 
 /// Between two steps more time than this passes only where the process itself stood still, which is nobody's fault.
@@ -72,6 +75,8 @@ pub struct RepositoryRestore {
     seen: BTreeSet<SnapshotId>,
     tried: Vec<String>,
     hashes: Arc<FileHashes>,
+    /// Reads increments that were spilled.
+    spilled: SpillReader,
     /// Whether the increments before the disk's epoch could not be read.
     is_blind: bool,
     /// Whether increments are applied to the disk that the task had.
@@ -88,6 +93,7 @@ impl RepositoryRestore {
             looked_at: opener.clock.monotonic(),
             waited: Duration::ZERO,
             opener,
+            spilled: repository.spill_reader(found.request.task),
             repository,
             found: Some(found),
             step: Step::Look,
@@ -288,9 +294,13 @@ impl RepositoryRestore {
 
     /// Applies some increments: true if there are no more.
     fn apply(&mut self, found: &Found, mut waiting: VecDeque<IncrementRef>) -> Result<bool, SnapshotError> {
-        let count = waiting.len().min(self.repository.store.concurrency().max(1));
-        let parts = waiting.iter().take(count).map(|increment| crate::blob::Part {
-            name: increment.pack.object(),
+        if let Some(Lies::Spilled(id)) = waiting.front().map(|increment| increment.place.clone()) {
+            return self.apply_spilled(found, waiting, id);
+        }
+        let count = self.repository.store.concurrency().max(1);
+        let objects = waiting.iter().map_while(IncrementRef::object).take(count);
+        let parts = objects.map(|name| crate::blob::Part {
+            name,
             range: 0..MAX_PACK_BYTES,
         });
         let packs = self.repository.store.read_parts(&parts.collect::<Vec<_>>());
@@ -309,6 +319,29 @@ impl RepositoryRestore {
         let is_done = waiting.is_empty();
         self.step = Step::Increments(waiting);
         Ok(is_done)
+    }
+
+    /// Goes on with an increment that was spilled, and applies it once it is whole.
+    fn apply_spilled(
+        &mut self,
+        found: &Found,
+        mut waiting: VecDeque<IncrementRef>,
+        id: SpillId,
+    ) -> Result<bool, SnapshotError> {
+        let outcome = match waiting.front() {
+            Some(increment) => match self.spilled.step(increment.epoch, id) {
+                Ok(Some(bytes)) => self.apply_one(found, increment, &bytes),
+                Ok(None) => Err(self.spilled.waits()),
+                Err(error) => Err(error),
+            },
+            None => Ok(()),
+        };
+        if outcome.is_ok() && waiting.pop_front().is_some() {
+            self.opener.metrics.restored_spilled.add(1);
+        }
+        let is_done = waiting.is_empty();
+        self.step = Step::Increments(waiting);
+        outcome.map(|()| is_done)
     }
 
     fn apply_one(&mut self, found: &Found, increment: &IncrementRef, bytes: &[u8]) -> Result<(), SnapshotError> {
@@ -442,10 +475,8 @@ pub(super) fn unpacked(
     increment: &IncrementRef,
     bytes: &[u8],
 ) -> Result<(Overlay, StateMeta), SnapshotError> {
-    let object = increment.pack.object();
-    let End::Footer(footer) = read_end(bytes, &object)? else {
-        return Err(damaged(&object, "it is shorter than it says"));
-    };
+    let object = increment.place_name();
+    let footer = whole(bytes, &object)?;
     let packed = packed_in(&footer, task, increment)?;
     let meta = packed.meta(&object)?;
     if meta.lineage != lineage {

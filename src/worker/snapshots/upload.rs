@@ -46,15 +46,23 @@ impl FileHashes {
     }
 }
 
-/// The increments after a task's base, newest first, and how many there have been since the lineage began. The worker keeps it up to date while a
+/// The increments after a task's base, oldest first, and how many there have been since the lineage began. The worker keeps it up to date while a
 /// base is made: epochs go on until the database is frozen, and what is frozen has been stored before.
 #[derive(Debug, Default)]
 pub struct KnownIncrements(Mutex<(Vec<IncrementRef>, u64)>);
 
 impl KnownIncrements {
-    /// Takes note of all there are.
-    pub fn set(&self, increments: Vec<IncrementRef>, depth: u64) {
+    /// Takes note of all there are, newest first.
+    pub fn set(&self, mut increments: Vec<IncrementRef>, depth: u64) {
+        increments.reverse();
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = (increments, depth);
+    }
+
+    /// Takes note of one more.
+    pub fn push(&self, increment: IncrementRef) {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        known.0.push(increment);
+        known.1 += 1;
     }
 
     fn get(&self) -> (Vec<IncrementRef>, u64) {
@@ -262,7 +270,7 @@ impl Upload {
         let bases: Vec<_> = self.parent.iter().flat_map(Manifest::retained).collect();
         let epoch = meta.epoch;
         let (known, depth) = self.job.increments.get();
-        let (held, later): (Vec<_>, Vec<_>) = known.into_iter().partition(|increment| increment.epoch <= epoch);
+        let (held, later): (Vec<_>, Vec<_>) = known.into_iter().rev().partition(|increment| increment.epoch <= epoch);
         let id = SnapshotId {
             epoch,
             attempt: self.attempt,
