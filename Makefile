@@ -89,6 +89,16 @@ savepoints: containers ## a savepoint under load, two applications started from 
 bench: setup-build ## compare with Kafka Streams on the same broker; writes bench/RESULTS.md; RUNS RECORDS QUICK=1
 	bench/run.sh
 
+.PHONY: bench-restore
+bench-restore: containers ## restore on an empty disk beside a replay of the changelog; writes bench/RESTORE.md; KEYS RUNS LAZY WORK
+	$(call build,bench-restore) --release
+	$(CARGO_TARGET_DIR)/release/bench-restore $(if $(KEYS)$(LAZY),,--page bench/RESTORE.md) $(call options,KEYS RUNS LAZY WORK)
+
+.PHONY: bench-barrier
+bench-barrier: containers ## base snapshots of a large state under load; writes bench/BARRIER.md; SIZE (GB) ROUNDS INTERVAL LOAD WORK
+	$(call build,bench-barrier) --release
+	$(CARGO_TARGET_DIR)/release/bench-barrier $(if $(SIZE),,--page bench/BARRIER.md) $(call options,SIZE ROUNDS INTERVAL LOAD WORK)
+
 .PHONY: profile
 profile: setup-build ## where the CPU time of a count goes; writes bench/PROFILE.md
 	bench/profile.sh

@@ -200,6 +200,11 @@ pub trait BlobStore: Send + Sync {
     /// How many parts are worth asking for at once.
     fn concurrency(&self) -> usize;
 
+    /// Whether it gains anything to read from another thread meanwhile. A store whose answers must not depend on threads says no.
+    fn reads_ahead(&self) -> bool {
+        false
+    }
+
     /// Names the store and the folder, without secrets, for people.
     fn root(&self) -> &str;
 }

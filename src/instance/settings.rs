@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::durability::Durability;
 use crate::durability::snapshot::{ChainLimits, Retention};
 use crate::operators::OnError;
-use crate::worker::{SavepointSettings, SnapshotSettings};
+use crate::worker::{RestoreMode, SavepointSettings, SnapshotSettings};
 
 /// Files of a database that are smaller than this share an object: a request costs as much as some hundred KiB of traffic.
 pub const SMALL_FILE_BYTES: u64 = 256 << 10;
@@ -125,6 +125,8 @@ impl InstanceSettings {
                 spill_after: Duration::from_millis(500),
                 small_file_bytes: SMALL_FILE_BYTES,
                 collect_interval: Duration::from_secs(6 * 3600),
+                restore: RestoreMode::Full,
+                lazy_timeout: Duration::from_secs(5),
             },
             savepoints: SavepointSettings {
                 poll: Duration::from_secs(5),

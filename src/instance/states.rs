@@ -8,8 +8,8 @@ use crate::ids::TaskId;
 use crate::state::entries::Entries;
 use crate::state::entry_copies::{EntryInstallation, Place, Unfinished};
 use crate::state::{
-    Installation, MemoryBackend, RocksBackend, RocksShared, StateBackend, StateDirectory, StateError, StateMeta,
-    StateResult, StoreSpec,
+    Fetching, Installation, MemoryBackend, RocksBackend, RocksShared, StateBackend, StateDirectory, StateError,
+    StateMeta, StateResult, StoreSpec,
 };
 use crate::worker::StateProvider;
 
@@ -43,6 +43,11 @@ impl StateProvider for RocksStates {
 
     fn install(&self, task: TaskId, stores: &[StoreSpec]) -> StateResult<Box<dyn Installation>> {
         RocksBackend::install(&self.directory.task_path(task), stores, &self.shared)
+    }
+
+    fn resume(&self, task: TaskId, stores: &[StoreSpec], fetching: Fetching) -> StateResult<Arc<dyn StateBackend>> {
+        let path = self.directory.task_path(task);
+        Ok(Arc::new(RocksBackend::resume(&path, stores, &self.shared, fetching)?))
     }
 }
 

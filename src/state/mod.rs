@@ -39,6 +39,44 @@ pub enum StateError {
         /// The task's directory.
         path: PathBuf,
     },
+    /// A read needs a file that is not here yet, and it did not come in time.
+    #[error(
+        "state in {path} still lacks {file} after {waited_ms} ms: {reason}; the epoch is redone, and the restore goes on as soon as the object store answers"
+    )]
+    Lacking {
+        /// The task's directory.
+        path: PathBuf,
+        /// The file.
+        file: String,
+        /// How long the read has waited, in milliseconds.
+        waited_ms: u64,
+        /// What was seen last.
+        reason: String,
+    },
+    /// A file that the database lacks cannot be had: the database will never be complete.
+    #[error(
+        "state in {path} lacks {file}, which cannot be had: {reason}; the task is restored anew, from another snapshot where this one is damaged"
+    )]
+    Unobtainable {
+        /// The task's directory.
+        path: PathBuf,
+        /// The file.
+        file: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The database lacks files, so it is opened or copied only by whoever fetches them.
+    #[error(
+        "state in {path} lacks {files} files: its lazy restore has not ended; start the instance, which goes on with it"
+    )]
+    Incomplete {
+        /// The task's directory.
+        path: PathBuf,
+        /// How many.
+        files: usize,
+        /// Whether one of them cannot be had.
+        is_given_up: bool,
+    },
     /// Any other failure of the disk or the database.
     #[error("state in {path} cannot be {operation}: {reason}")]
     Io {
@@ -59,11 +97,19 @@ impl Coded for StateError {
             StateError::Corrupt { .. } => "TG1103",
             StateError::DiskFull { .. } => "TG1104",
             StateError::Io { .. } => "TG1105",
+            StateError::Lacking { .. } => "TG3014",
+            StateError::Unobtainable { .. } => "TG3015",
+            StateError::Incomplete { .. } => "TG3016",
         }
     }
 }
 
 impl StateError {
+    /// Whether going back to the committed cut and trying again may help: something of the state is not here yet.
+    pub fn is_about_lacking_files(&self) -> bool {
+        matches!(self, StateError::Lacking { .. } | StateError::Unobtainable { .. })
+    }
+
     /// The error of a copy of a database to which nothing was ever applied.
     fn nothing_to_copy(path: &Path) -> Self {
         StateError::Io {
@@ -168,6 +214,31 @@ pub trait Installation: Send {
     /// [`StateError::Locked`] while the former database is open, [`StateError::Corrupt`] where a file is missing, has another size, or
     /// is noticed to be damaged, and as opening a database has them. The former database and the files stay then.
     fn finish(self: Box<Self>, files: &[StateFile]) -> StateResult<std::sync::Arc<dyn StateBackend>>;
+
+    /// Whether [`Installation::finish_lacking`] is possible.
+    fn can_lack_files(&self) -> bool {
+        false
+    }
+
+    /// As [`Installation::finish`], with some of the files still `lacking`: the database is used while they come.
+    ///
+    /// # Errors
+    /// As [`Installation::finish`]; [`StateError::Io`] where a database of this kind needs all of its files.
+    fn finish_lacking(
+        self: Box<Self>,
+        _files: &[StateFile],
+        lacking: &[LackingFile],
+        _fetching: Fetching,
+    ) -> StateResult<std::sync::Arc<dyn StateBackend>> {
+        Err(StateError::Io {
+            path: PathBuf::new(),
+            operation: "opened",
+            reason: format!(
+                "it lacks {} files, and databases of this kind need all of them",
+                lacking.len()
+            ),
+        })
+    }
 }
 
 /// One task's database. Reads come from the worker while another thread applies.
@@ -211,6 +282,24 @@ pub trait StateBackend: Send + Sync {
 
     /// Bytes on disk and in memory, for metrics.
     fn size_bytes(&self) -> u64;
+
+    /// What it lacks; reads wait for what they need of it. Most databases never lack anything.
+    fn lacking(&self) -> Lacking {
+        Lacking::default()
+    }
+
+    /// Fetches some of the files that it lacks, those first that reads are most likely to need, and answers what it lacks then. **Blocks.**
+    ///
+    /// # Errors
+    /// [`StateError::Lacking`] where they may be had later, [`StateError::Unobtainable`] where not; those of the disk.
+    fn fetch_some(&self) -> StateResult<Lacking> {
+        Ok(Lacking::default())
+    }
+
+    /// Whether a file that it lacks cannot be had: then it is of no use any more.
+    fn is_given_up(&self) -> bool {
+        false
+    }
 }
 
 mod beside;
@@ -225,6 +314,7 @@ pub(crate) mod entry_files;
 #[cfg(test)]
 mod entry_files_tests;
 mod key_hash;
+mod lacking;
 mod memory;
 mod merge;
 mod meta;
@@ -236,6 +326,7 @@ mod task_state;
 mod task_state_tests;
 
 pub use directory::StateDirectory;
+pub use lacking::{Fetching, FileSource, Lacking, LackingFile, NotFetched, TakePiece};
 pub use memory::MemoryBackend;
 pub use meta::StateMeta;
 pub use overlay::Overlay;

@@ -11,7 +11,7 @@ use crate::instance::{Backend, InstanceError, InstanceSettings};
 use crate::operators::decode_row;
 use crate::record::Record;
 use crate::topology::{Topic, Topology};
-use crate::worker::SnapshotSettings;
+use crate::worker::{RestoreMode, SnapshotSettings};
 
 use super::clock::VirtualClock;
 use super::world::{APPLICATION, Setup, World};
@@ -58,6 +58,8 @@ fn snapshots() -> SnapshotSettings {
         // Some of the files that a test makes are larger.
         small_file_bytes: 150,
         collect_interval: Duration::from_secs(5),
+        restore: RestoreMode::Full,
+        lazy_timeout: Duration::from_secs(5),
     }
 }
 

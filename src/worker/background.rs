@@ -1,5 +1,6 @@
 //! Work beside a worker: applying committed epochs, and opening tasks.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -82,6 +83,15 @@ pub enum Done {
         /// The outcome.
         result: Result<Snapshotted, SnapshotError>,
     },
+    /// All files of a database are here, or one of them cannot be had.
+    Fetched {
+        /// The task.
+        task: TaskId,
+        /// The ticket that the work was given.
+        ticket: u64,
+        /// The outcome.
+        result: StateResult<()>,
+    },
     /// What nobody refers to was deleted, or could not be.
     Collected(Result<Collection, SnapshotError>),
     /// What a base snapshot has superseded was deleted, or could not be.
@@ -96,7 +106,7 @@ pub trait Chore: Send {
     fn step(&mut self) -> Option<Done>;
 }
 
-/// What a chore waits behind: chores of one lane are done one after the other.
+/// What a chore waits behind: chores of one lane are done one after the other, but for those that take turns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lane {
     /// What a commit waits for.
@@ -107,11 +117,12 @@ pub enum Lane {
     Savepoint,
     /// What a commit waits for while the object store holds the first of these up.
     Spill,
+    /// What several tasks wait for: its chores take turns, step by step.
+    Fetch,
 }
 
-impl Lane {
-    pub(super) const COUNT: usize = 4;
-}
+/// All lanes, in the order of their numbers, with their names.
+pub(super) const LANES: [&str; 5] = ["commit", "idle", "savepoint", "spill", "fetch"];
 
 /// Runs jobs beside a worker. Epochs are applied in the order in which they are given.
 pub trait Background: Send {
@@ -132,7 +143,7 @@ pub struct Threads {
     applies: Option<Sender<ApplyJob>>,
     opens: Option<Sender<(OpenRequest, u64)>>,
     /// By lane.
-    chores: [Option<Sender<Box<dyn Chore>>>; Lane::COUNT],
+    chores: [Option<Sender<Box<dyn Chore>>>; LANES.len()],
     done: Receiver<Done>,
     threads: Vec<JoinHandle<()>>,
 }
@@ -156,12 +167,17 @@ impl Threads {
             let thread = std::thread::Builder::new().name(format!("{name}-open-{index}"));
             threads.push(thread.spawn(move || open_all(&receiver, &sender, &opener))?);
         }
-        let mut chores = [const { None }; Lane::COUNT];
-        for (lane, name_of_lane) in ["commit", "idle", "savepoint", "spill"].into_iter().enumerate() {
+        let mut chores = [const { None }; LANES.len()];
+        for (lane, name_of_lane) in LANES.into_iter().enumerate() {
             let (sender, receiver) = unbounded::<Box<dyn Chore>>(); // at most one entry per epoch, or per task
             let done = done_sender.clone();
             let thread = std::thread::Builder::new().name(format!("{name}-{name_of_lane}"));
-            threads.push(thread.spawn(move || run_all(&receiver, &done))?);
+            let run = if lane == Lane::Fetch as usize {
+                take_turns
+            } else {
+                run_all
+            };
+            threads.push(thread.spawn(move || run(&receiver, &done))?);
             chores[lane] = Some(sender);
         }
         Ok(Self {
@@ -215,6 +231,30 @@ fn run_all(chores: &Receiver<Box<dyn Chore>>, done: &Sender<Done>) {
     }
 }
 
+/// Lets each chore go on a little, one after the other, until all have ended.
+fn take_turns(chores: &Receiver<Box<dyn Chore>>, done: &Sender<Done>) {
+    let mut waiting: VecDeque<Box<dyn Chore>> = VecDeque::new();
+    loop {
+        if waiting.is_empty() {
+            match chores.recv() {
+                Ok(chore) => waiting.push_back(chore),
+                Err(_) => return,
+            }
+        }
+        waiting.extend(chores.try_iter());
+        let Some(mut chore) = waiting.pop_front() else { continue };
+        match chore.step() {
+            None => waiting.push_back(chore),
+            Some(outcome) => {
+                drop(chore);
+                if done.send(outcome).is_err() {
+                    return;
+                }
+            }
+        }
+    }
+}
+
 impl Background for Threads {
     fn apply(&mut self, job: ApplyJob) {
         if let Some(applies) = &self.applies {
@@ -250,7 +290,7 @@ impl Drop for Threads {
     fn drop(&mut self) {
         self.applies = None;
         self.opens = None;
-        self.chores = [const { None }; Lane::COUNT];
+        self.chores = [const { None }; LANES.len()];
         let (_, closed) = bounded(0);
         self.done = closed;
         for thread in self.threads.drain(..) {

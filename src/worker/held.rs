@@ -15,6 +15,7 @@ use crate::task::{EpochEnd, Task};
 use crate::time::Millis;
 
 use super::background::ApplyJob;
+use super::metrics::WorkerMetrics;
 use super::snapshots::{FileHashes, KnownIncrements, Outdated, PersistTask};
 
 /// A task and how far it is.
@@ -86,6 +87,31 @@ pub(super) enum Hold {
     Frozen,
 }
 
+/// Files that come while a task runs.
+pub(super) struct LazyFiles {
+    pub(super) ticket: u64,
+    /// Tells whoever fetches them to give up.
+    pub(super) _cancelled: CancelOnDrop,
+    /// Until it is dropped the task counts as one that lacks files.
+    pub(super) _counted: CountedAsLacking,
+}
+
+/// Counts a task that lacks files.
+pub(super) struct CountedAsLacking(Arc<WorkerMetrics>);
+
+impl CountedAsLacking {
+    pub(super) fn begin(metrics: &Arc<WorkerMetrics>) -> Self {
+        metrics.tasks_lacking_files.add(1);
+        Self(Arc::clone(metrics))
+    }
+}
+
+impl Drop for CountedAsLacking {
+    fn drop(&mut self) {
+        self.0.tasks_lacking_files.add(-1);
+    }
+}
+
 /// A task that processes records.
 pub(super) struct Running {
     pub(super) task: Task,
@@ -114,6 +140,8 @@ pub(super) struct Running {
     pub(super) base_not_before: Duration,
     pub(super) base_began: Moment,
     pub(super) basing: Option<Basing>,
+    /// Where its database lacks files: who fetches them.
+    pub(super) lazy: Option<LazyFiles>,
     /// How far its changelogs can be trimmed once a commit has named its base.
     pub(super) trim: BTreeMap<TopicPartition, i64>,
     /// What may be deleted then.

@@ -21,6 +21,10 @@ pub struct RestoreProgress {
     pub target: u64,
     /// What is counted.
     pub unit: RestoreUnit,
+    /// Offsets or bytes per second, on average since it began.
+    pub per_second: u64,
+    /// Seconds that it will take at this rate; `None` while nothing can be said.
+    pub left_seconds: Option<u64>,
 }
 
 /// What the progress of a restore is counted in.
@@ -30,6 +34,16 @@ pub enum RestoreUnit {
     Offsets,
     /// Bytes of a base snapshot.
     Bytes,
+}
+
+impl RestoreUnit {
+    /// The word for it.
+    pub fn word(self) -> &'static str {
+        match self {
+            RestoreUnit::Offsets => "offsets",
+            RestoreUnit::Bytes => "bytes",
+        }
+    }
 }
 
 /// Counters of all workers of an instance.
@@ -79,6 +93,10 @@ pub struct WorkerMetrics {
     pub apply_latency: Histogram,
     /// Bytes read back from the snapshot repository.
     pub restored_bytes: Counter,
+    /// Reads that waited for a file of a lazy restore, and how long.
+    pub lazy_read_waits: Histogram,
+    /// Tasks that run and lack files.
+    pub tasks_lacking_files: Gauge,
     /// Packs of increments stored.
     pub packs_stored: Counter,
     /// Bytes of them.
@@ -364,6 +382,17 @@ impl WorkerMetrics {
             "Time for which the tasks of a worker stood still for a savepoint.",
             Value::Histogram(buckets, count, sum),
         );
+        let (buckets, count, sum) = self.lazy_read_waits.snapshot();
+        add(
+            "tidegate_lazy_read_wait_seconds",
+            "Time that reads waited for files of a lazy restore.",
+            Value::Histogram(buckets, count, sum),
+        );
+        add(
+            "tidegate_tasks_lacking_files",
+            "Tasks that run while files of their state are still coming.",
+            Value::Gauge(self.tasks_lacking_files.get() as f64),
+        );
         add(
             "tidegate_degraded",
             "Workers that cannot commit, or make no snapshots, for want of the object store.",
@@ -416,23 +445,43 @@ impl WorkerMetrics {
                 counts.dead_lettered,
             );
         }
-        for restore in self.restores() {
-            let (name, help) = match restore.unit {
-                RestoreUnit::Offsets => (
-                    "tidegate_restore_remaining_offsets",
-                    "Offsets that the restore of a task still has to pass.",
-                ),
-                RestoreUnit::Bytes => (
-                    "tidegate_restore_remaining_bytes",
-                    "Bytes that the restore of a task from a snapshot still has to fetch.",
-                ),
-            };
+        self.restores().iter().for_each(|restore| restore.samples(out));
+    }
+}
+
+impl RestoreProgress {
+    fn samples(&self, out: &mut Vec<Sample>) {
+        let (remaining, remaining_help, rate, rate_help) = match self.unit {
+            RestoreUnit::Offsets => (
+                "tidegate_restore_remaining_offsets",
+                "Offsets that the restore of a task still has to pass.",
+                "tidegate_restore_offsets_per_second",
+                "Offsets per second that the restore of a task has passed.",
+            ),
+            RestoreUnit::Bytes => (
+                "tidegate_restore_remaining_bytes",
+                "Bytes that the restore of a task from a snapshot still has to fetch.",
+                "tidegate_restore_bytes_per_second",
+                "Bytes per second that the restore of a task has fetched.",
+            ),
+        };
+        let left = self.target.saturating_sub(self.passed);
+        let mut add = |name, help, value: u64| {
             out.push(Sample {
                 name,
                 help,
-                labels: vec![("task", restore.task.to_string())],
-                value: Value::Gauge(restore.target.saturating_sub(restore.passed) as f64),
+                labels: vec![("task", self.task.to_string())],
+                value: Value::Gauge(value as f64),
             });
+        };
+        add(remaining, remaining_help, left);
+        add(rate, rate_help, self.per_second);
+        if let Some(seconds) = self.left_seconds {
+            add(
+                "tidegate_restore_remaining_seconds",
+                "Time that the restore of a task will take at the rate it has had.",
+                seconds,
+            );
         }
     }
 }

@@ -11,12 +11,14 @@ mod epoch;
 mod error;
 mod held;
 mod intake;
+mod lazy_work;
 mod metrics;
 mod opener;
 mod opening;
 mod pack_uses;
 mod replay;
 mod repository_work;
+mod restore_pace;
 mod savepoints;
 mod settings;
 mod snapshots;
@@ -36,7 +38,9 @@ pub use opener::Opener;
 pub use opening::{NotOpened, OpenRequest, Opened, StateProvider};
 pub use savepoints::{BaseSnapshot, SavepointSettings, assemble_savepoint};
 pub use settings::WorkerSettings;
-pub use snapshots::{Collect, CollectJob, Collection, Repository, SnapshotError, SnapshotSettings, rebuild};
+pub use snapshots::{
+    Collect, CollectJob, Collection, Repository, RestoreMode, SnapshotError, SnapshotSettings, rebuild,
+};
 pub use stepped::{Stepped, Turns};
 pub use topics::{Topics, commits_topic, repartition_topic, topic_of};
 pub use worker::{Turn, Worker, WorkerParts};

@@ -12,14 +12,14 @@ use crate::durability::{Decision, Durability, Pointer, Refusal, changelog, decid
 use crate::ids::{Epoch, Lineage, TaskId, TopicPartition};
 use crate::log::{Assignment, Log};
 use crate::planted::{Bug, planted};
-use crate::state::{Overlay, StateBackend, StateMeta, StoreSpec};
+use crate::state::{Overlay, StateBackend, StateError, StateMeta, StoreSpec};
 use crate::time::{Clock, Millis};
 
 use super::error::WorkerError;
 use super::metrics::WorkerMetrics;
 use super::opening::{Begun, Found, NotOpened, OpenRequest, Opened, StateProvider};
 use super::replay::Replay;
-use super::snapshots::{Repository, RepositoryRestore, SnapshotError};
+use super::snapshots::{FileHashes, Repository, RepositoryFiles, RepositoryRestore, SnapshotError};
 
 const ASK_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -89,11 +89,33 @@ impl Opener {
                 hashes: Arc::default(),
             })));
         }
-        let backend = match request.backend.take() {
-            Some(backend) => backend,
-            None => self.states.open(request.task, &request.stores)?,
+        let hashes = Arc::default();
+        // One of whose files cannot be had is of no use any more.
+        let kept = request.backend.take().filter(|backend| !backend.is_given_up());
+        let backend = match kept {
+            Some(backend) => Some(backend),
+            None => self.open_database(&request, &hashes)?,
         };
-        self.bring_up(request, backend, committed.pointer.as_ref(), cut, spill)
+        self.bring_up(request, (backend, hashes), committed.pointer.as_ref(), cut, spill)
+    }
+
+    /// The database that the task has here, also where a lazy restore of it has not ended; `None` where that came to nothing.
+    fn open_database(
+        &self,
+        request: &OpenRequest,
+        hashes: &Arc<FileHashes>,
+    ) -> Result<Option<Arc<dyn StateBackend>>, NotOpened> {
+        match (self.states.open(request.task, &request.stores), &self.repository) {
+            (Err(StateError::Incomplete { is_given_up: false, .. }), Some(repository)) => {
+                let fetching = RepositoryFiles::fetching(repository, hashes, &self.metrics);
+                Ok(Some(self.states.resume(request.task, &request.stores, fetching)?))
+            }
+            (Err(error @ StateError::Incomplete { .. }), _) => {
+                warn!(task = %request.task, %error, "local state cannot be used");
+                Ok(None)
+            }
+            (opened, _) => Ok(Some(opened?)),
+        }
     }
 
     pub(super) fn committed(&self, request: &OpenRequest) -> Result<Committed, NotOpened> {
@@ -162,13 +184,17 @@ impl Opener {
     fn bring_up(
         self: &Arc<Self>,
         request: OpenRequest,
-        backend: Arc<dyn StateBackend>,
+        (backend, hashes): (Option<Arc<dyn StateBackend>>, Arc<FileHashes>),
         pointer: Option<&Pointer>,
         cut: Vec<i64>,
         spill: Option<(TopicPartition, i64)>,
     ) -> Result<Begun, NotOpened> {
         let task = request.task;
-        let local = backend.meta()?;
+        let local = backend.as_ref().map(|backend| backend.meta()).transpose()?.flatten();
+        if backend.is_none() && pointer.is_none() && !request.allow_empty_state {
+            let found = "files of a lazy restore that has not ended".to_owned();
+            return Err(WorkerError::OffsetsGone { task, found }.into());
+        }
         let trusted;
         let (pointer, cut) = match &local {
             Some(local) if planted(Bug::TrustTheDisk) => {
@@ -200,33 +226,34 @@ impl Opener {
             }
         };
         let is_stored = pointer.is_some_and(|pointer| pointer.state.base.is_some());
+        let may_lack_files = backend.is_some();
+        if let Decision::Rebuild { reason } = &decision {
+            warn!(%task, %reason, "local state cannot be used; rebuilding it");
+        }
         let backend = match &decision {
-            Decision::Rebuild { reason } => {
-                warn!(%task, %reason, "local state cannot be used; rebuilding it");
-                // Files of a disk that cannot be used as it is may still be those of a snapshot.
-                if is_stored {
-                    backend
-                } else {
-                    drop(backend);
-                    self.states.clear(task)?;
-                    self.states.open(task, &request.stores)?
-                }
+            // Files of a disk that cannot be used as it is may still be those of a snapshot.
+            Decision::Rebuild { .. } if is_stored => backend,
+            Decision::Fresh | Decision::Current | Decision::Replay { .. } if backend.is_some() => backend,
+            _ => {
+                drop(backend);
+                self.states.clear(task)?;
+                Some(self.states.open(task, &request.stores)?)
             }
-            _ => backend,
         };
         let found = Found {
             lineage: pointer.map_or(request.new_lineage, |pointer| pointer.lineage),
             epoch: pointer.map_or(Epoch(0), |pointer| pointer.epoch),
             pointer: pointer.cloned(),
             request,
-            backend: Some(backend),
+            backend,
             found: decision.clone(),
             decision,
             local,
             cut,
             chain: None,
             spill,
-            hashes: Arc::default(),
+            hashes,
+            may_lack_files,
         };
         match self.repository.clone() {
             Some(repository) if self.is_in_repository(&found)? => Ok(Begun::Underway(Box::new(

@@ -9,7 +9,7 @@ use crate::durability::{Decision, Durability, Pointer};
 use crate::ids::{Epoch, Lineage, TaskId, TopicPartition};
 use crate::log::LogError;
 use crate::planted::{Bug, planted};
-use crate::state::{Installation, StateBackend, StateError, StateMeta, StateResult, StoreSpec};
+use crate::state::{Fetching, Installation, StateBackend, StateError, StateMeta, StateResult, StoreSpec};
 
 use super::error::WorkerError;
 use super::snapshots::{FileHashes, SnapshotError};
@@ -33,6 +33,14 @@ pub trait StateProvider: Send + Sync {
     /// # Errors
     /// As the backend's own.
     fn install(&self, task: TaskId, stores: &[StoreSpec]) -> StateResult<Box<dyn Installation>>;
+
+    /// Opens the database of a task that [`StateProvider::open`] refuses because it lacks files; they come while it is used.
+    ///
+    /// # Errors
+    /// As the backend's own.
+    fn resume(&self, task: TaskId, stores: &[StoreSpec], _fetching: Fetching) -> StateResult<Arc<dyn StateBackend>> {
+        self.open(task, stores)
+    }
 }
 
 /// What is needed to open one task.
@@ -113,6 +121,7 @@ impl From<StateError> for NotOpened {
     fn from(error: StateError) -> Self {
         match error {
             StateError::Locked { .. } if !planted(Bug::HeldIsRefused) => NotOpened::Held(error),
+            error if error.is_about_lacking_files() => NotOpened::Waits(error.into()),
             error => NotOpened::Refused(error.into()),
         }
     }
@@ -167,4 +176,6 @@ pub(super) struct Found {
     /// As in [`Opened::spill`].
     pub(super) spill: Option<(TopicPartition, i64)>,
     pub(super) hashes: Arc<FileHashes>,
+    /// Whether its database may be used before all of its files are here.
+    pub(super) may_lack_files: bool,
 }

@@ -16,9 +16,10 @@ use crate::state::{Overlay, StateMeta};
 use crate::time::Millis;
 
 use super::error::WorkerError;
-use super::metrics::{RestoreProgress, RestoreUnit};
+use super::metrics::RestoreUnit;
 use super::opener::{Opener, changelog_partitions};
 use super::opening::{Begun, Found, NotOpened, Opened, Stage};
+use super::restore_pace::RestorePace;
 
 const BATCH_RECORDS: usize = 10_000;
 /// Longest wait for records in one step.
@@ -39,6 +40,7 @@ pub struct Replay {
     partitions: Vec<TopicPartition>,
     /// What the disk says about itself until the replay has ended.
     meta: StateMeta,
+    pace: RestorePace,
     restored: u64,
     last_passed: i64,
     looked_at: Duration,
@@ -66,6 +68,12 @@ impl Replay {
             partitions: changelog_partitions(&found.request),
             looked_at: opener.clock.monotonic(),
             waited: Duration::ZERO,
+            pace: RestorePace::begin(
+                found.request.task,
+                RestoreUnit::Offsets,
+                &opener.metrics,
+                opener.clock.monotonic(),
+            ),
             opener,
             found: Some(found),
             consumer,
@@ -145,16 +153,12 @@ impl Replay {
         self.position(assigned) >= target
     }
 
-    fn report(&self, passed: i64) {
+    fn report(&mut self, passed: i64) {
         let assigned = self.assignments.iter();
         let total = assigned.map(|assigned| self.targets[assigned.slot as usize] - assigned.offset);
-        let progress = RestoreProgress {
-            task: self.task,
-            passed: u64::try_from(passed).unwrap_or(0),
-            target: u64::try_from(total.sum::<i64>()).unwrap_or(0),
-            unit: RestoreUnit::Offsets,
-        };
-        self.opener.metrics.set_restore(self.task, Some(progress));
+        let total = u64::try_from(total.sum::<i64>()).unwrap_or(0);
+        self.pace
+            .report(self.looked_at, u64::try_from(passed).unwrap_or(0), total);
     }
 
     fn check_progress(&self, found: &Found, behind: &Assignment) -> Result<(), NotOpened> {
@@ -223,12 +227,6 @@ impl Stage for Replay {
             Err(error) => Err(error),
         };
         Some(outcome.map(Begun::opened))
-    }
-}
-
-impl Drop for Replay {
-    fn drop(&mut self) {
-        self.opener.metrics.set_restore(self.task, None);
     }
 }
 

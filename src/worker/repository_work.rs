@@ -308,7 +308,7 @@ impl Worker {
             let running = stage.running()?;
             let since = now.saturating_sub(running.based_at);
             let wants_base = running.chain.as_ref()?.wants_base(limits, since);
-            let may = running.confirmed.0 > 0 && running.base_not_before <= now;
+            let may = running.confirmed.0 > 0 && running.base_not_before <= now && running.lazy.is_none();
             (may && wants_base).then_some((since, *task))
         });
         // Where bases take longer than the interval leaves for all of them, each still has its turn.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::ids::TaskId;
 
-use super::background::{ApplyJob, Background, Chore, Done, Lane};
+use super::background::{ApplyJob, Background, Chore, Done, LANES, Lane};
 use super::opener::Opener;
 use super::opening::{Begun, OpenRequest, Stage};
 
@@ -26,7 +26,7 @@ pub struct Stepped {
     applies: VecDeque<ApplyJob>,
     opens: Vec<(TaskId, u64, Option<Way>)>,
     /// By lane.
-    chores: [VecDeque<Box<dyn Chore>>; Lane::COUNT],
+    chores: [VecDeque<Box<dyn Chore>>; LANES.len()],
     done: VecDeque<Done>,
 }
 
@@ -90,9 +90,13 @@ impl Stepped {
         let Some(chore) = self.chores[lane].front_mut() else {
             return;
         };
-        if let Some(outcome) = chore.step() {
-            self.chores[lane].pop_front();
-            self.done.push_back(outcome);
+        match chore.step() {
+            Some(outcome) => {
+                self.chores[lane].pop_front();
+                self.done.push_back(outcome);
+            }
+            None if lane == Lane::Fetch as usize => self.chores[lane].rotate_left(1),
+            None => {}
         }
     }
 }

@@ -163,7 +163,14 @@ impl Worker {
         };
         match result {
             Ok(opened) => {
-                let running = self.run(opened)?;
+                let running = match self.run(opened) {
+                    // Reading its clocks needs a file that is not here yet.
+                    Err(WorkerError::State(error)) if error.is_about_lacking_files() => {
+                        self.note_trouble("open", &error);
+                        return self.open_later(id, begun_at);
+                    }
+                    running => running?,
+                };
                 self.tasks.insert(id, Stage::Running(Box::new(running)));
                 self.metrics.tasks_opening.add(-1);
                 self.metrics.tasks_running.add(1);
@@ -176,18 +183,22 @@ impl Worker {
                     NotOpened::Retry(error) => self.note_trouble("open", error),
                     _ => {}
                 }
-                let from = self.clock.monotonic() + OPEN_RETRY;
-                let waiting = Stage::Waiting {
-                    from,
-                    backend: None,
-                    begun_at,
-                };
-                self.tasks.insert(id, waiting);
-                Ok(())
+                self.open_later(id, begun_at)
             }
             Err(NotOpened::Cancelled) => Ok(()),
             Err(NotOpened::Refused(error)) => Err(error),
         }
+    }
+
+    fn open_later(&mut self, id: TaskId, begun_at: Vec<i64>) -> Result<(), WorkerError> {
+        let from = self.clock.monotonic() + OPEN_RETRY;
+        let waiting = Stage::Waiting {
+            from,
+            backend: None,
+            begun_at,
+        };
+        self.tasks.insert(id, waiting);
+        Ok(())
     }
 
     fn run(&mut self, opened: Opened) -> Result<Running, WorkerError> {
@@ -231,8 +242,13 @@ impl Worker {
             lineage: opened.lineage,
             epoch: opened.epoch,
         })?;
+        let lazy = opened
+            .backend
+            .as_ref()
+            .and_then(|backend| self.fetch_lacking(id, backend));
         Ok(Running {
             task,
+            lazy,
             backend: opened.backend,
             begun_at: opened.cut,
             confirmed: opened.epoch,

@@ -26,6 +26,8 @@ use super::topics::Topics;
 
 /// Records that one task processes before the next one has its turn.
 const TASK_BUDGET: usize = 4_000;
+/// The same of a task that lacks files of its state.
+const LAZY_BUDGET: usize = 1;
 /// Epochs of a task that may be sealed and not yet applied.
 const APPLY_BACKLOG_MAX: usize = 2;
 /// Longest wait for records when there is nothing to do.
@@ -234,6 +236,16 @@ impl Worker {
     /// # Errors
     /// [`WorkerError`]: the instance must stop. The open epoch is not committed.
     pub fn turn(&mut self) -> Result<Turn, WorkerError> {
+        match self.take_turn() {
+            Err(WorkerError::State(error)) if error.is_about_lacking_files() => {
+                self.lacks_a_file(&error)?;
+                Ok(Turn::Again)
+            }
+            outcome => outcome,
+        }
+    }
+
+    fn take_turn(&mut self) -> Result<Turn, WorkerError> {
         self.serve_commands()?;
         self.collect_finished()?;
         self.mend_writer()?;
@@ -395,6 +407,7 @@ impl Worker {
             Done::Spilled { ticket, result } => self.take_spilled(ticket, result),
             Done::Probed { ticket, result } => self.take_probed(ticket, result),
             Done::Snapshotted { task, ticket, result } => self.take_snapshotted(task, ticket, result),
+            Done::Fetched { task, ticket, result } => self.take_fetched(task, ticket, result),
             Done::Collected(result) => {
                 self.take_collected(result);
                 Ok(())
@@ -420,7 +433,13 @@ impl Worker {
                 running.idle_since = None;
                 continue;
             }
-            let done = running.task.process(TASK_BUDGET)?;
+            // Each record may have to wait for a file: whatever is due in between is to have its time.
+            let budget = if running.lazy.is_some() {
+                LAZY_BUDGET
+            } else {
+                TASK_BUDGET
+            };
+            let done = running.task.process(budget)?;
             records += done.records;
             if done.waits_for_input && running.task.empty_inputs_are_caught_up() {
                 let since = *running.idle_since.get_or_insert(now);

@@ -325,6 +325,10 @@ impl BlobStore for ObjectBlobs {
         self.concurrency_bound()
     }
 
+    fn reads_ahead(&self) -> bool {
+        true
+    }
+
     fn root(&self) -> &str {
         &self.shared.root
     }

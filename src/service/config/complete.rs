@@ -1,6 +1,7 @@
 //! What options must be like together; each by itself has passed its check.
 
 use super::kafka::reserved;
+use super::settings::RestoreSetting;
 use super::{ConfigError, ConfigErrors, Configuration, PolicySetting};
 use crate::errors::nearest;
 use crate::topology::Topology;
@@ -137,6 +138,14 @@ impl Configuration {
                     snapshot.persist_timeout
                 ),
                 "increments are stored before the transaction ends, so the first must be shorter",
+            ),
+            (
+                snapshot.restore == RestoreSetting::Lazy && snapshot.lazy_timeout.0 >= transaction.0,
+                format!(
+                    "snapshot.lazy_timeout = {} and kafka.transaction_timeout = {transaction}",
+                    snapshot.lazy_timeout
+                ),
+                "a read that waits for a file gives up before the transaction ends, so the first must be shorter",
             ),
             (
                 snapshot.grace.0 < transaction.0 * 4,

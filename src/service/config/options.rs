@@ -315,6 +315,18 @@ pub const OPTIONS: &[OptionSpec] = &[
         "How often each worker lists the folders of its tasks for objects that nobody refers to, and deletes them: what attempts that came to nothing, crashes and moves of tasks have left over. What a base snapshot supersedes is deleted at once, without that.",
     ),
     option(
+        "snapshot.restore",
+        choice(&["full", "lazy"]),
+        Some("\"full\""),
+        "Whether a task waits for all files of a base snapshot before it runs. full: it does. lazy: it runs as soon as its database can be opened, and reads wait for the files that they need, which come first. With state.backend = \"rocksdb\" only; databases in memory are always restored in full.",
+    ),
+    option(
+        "snapshot.lazy_timeout",
+        duration(10, HOUR),
+        Some("\"5s\""),
+        "A read of a lazy restore waits for a file so long, and for one more attempt to fetch it; then the epoch is aborted and redone. The worker's other tasks wait with it, so it ends before kafka.transaction_timeout.",
+    ),
+    option(
         "snapshot.request_timeout",
         duration(10, HOUR),
         Some("\"2s\""),

@@ -15,7 +15,7 @@ use crate::instance::{Backend, Guarantee, InstanceSettings, SMALL_FILE_BYTES, St
 use crate::operators::OnError;
 use crate::time::HumanDuration;
 use crate::topology::Parameters;
-use crate::worker::{SavepointSettings, SnapshotSettings};
+use crate::worker::{RestoreMode, SavepointSettings, SnapshotSettings};
 
 /// All options. Each field is documented in the table of options (`tidegate config reference`).
 #[derive(Clone, Debug, Deserialize)]
@@ -104,6 +104,8 @@ sections! {
         spill: bool,
         spill_after: HumanDuration,
         collect_interval: HumanDuration,
+        restore: RestoreSetting,
+        lazy_timeout: HumanDuration,
         request_timeout: HumanDuration,
         call_timeout: HumanDuration,
         concurrency: usize,
@@ -217,6 +219,26 @@ impl From<BackendSetting> for Backend {
     }
 }
 
+/// Whether a task waits for all files of a base snapshot before it runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[cfg_attr(test, derive(serde::Serialize))]
+#[serde(rename_all = "lowercase")]
+pub enum RestoreSetting {
+    /// It does.
+    Full,
+    /// It does not.
+    Lazy,
+}
+
+impl From<RestoreSetting> for RestoreMode {
+    fn from(word: RestoreSetting) -> Self {
+        match word {
+            RestoreSetting::Full => RestoreMode::Full,
+            RestoreSetting::Lazy => RestoreMode::Lazy,
+        }
+    }
+}
+
 impl SnapshotSection {
     /// How instances write to the repository.
     pub fn settings(&self) -> SnapshotSettings {
@@ -235,6 +257,8 @@ impl SnapshotSection {
             spill_after: self.spill_after.0,
             small_file_bytes: SMALL_FILE_BYTES,
             collect_interval: self.collect_interval.0,
+            restore: self.restore.into(),
+            lazy_timeout: self.lazy_timeout.0,
         }
     }
 

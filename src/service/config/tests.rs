@@ -423,6 +423,9 @@ fn snapshots_need_a_place_and_times_that_go_together() {
     assert!(complaint(&short_grace).contains("snapshot.grace"));
     let slow = "durability = \"snapshot\"\nsnapshot.url = \"s3://bucket/folder\"\nsnapshot.persist_timeout = \"10s\"";
     assert!(complaint(slow).contains("snapshot.persist_timeout"));
+    let lazy = format!("{placed}snapshot.restore = \"lazy\"\n");
+    assert_eq!(complaint(&lazy), "");
+    assert!(complaint(&format!("{lazy}snapshot.lazy_timeout = \"10s\"")).contains("snapshot.lazy_timeout"));
     let attempts = format!("{placed}snapshot.request_timeout = \"1m\"");
     assert!(complaint(&attempts).contains("snapshot.call_timeout"));
 }

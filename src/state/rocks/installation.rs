@@ -9,8 +9,10 @@ use std::sync::Arc;
 
 use super::checkpoint::{Role, read_at, role};
 use super::failure::directory_error;
-use super::{RocksBackend, RocksShared, replacement};
-use crate::state::{Installation, StateBackend, StateError, StateFile, StateResult, StoreSpec, beside};
+use super::{RocksBackend, RocksShared, lacking, replacement};
+use crate::state::{
+    Fetching, Installation, LackingFile, StateBackend, StateError, StateFile, StateResult, StoreSpec, beside,
+};
 
 /// A copy of a file on its way to replace a link.
 const UNLINKED: &str = "unlinked.tmp";
@@ -106,6 +108,30 @@ impl RocksInstallation {
         removed.map_err(|error| self.failed("written", &error))
     }
 
+    /// Whatever an opening would refuse is to be refused while the former database is still there.
+    fn check(&self, is_complete: bool) -> StateResult<()> {
+        let opened = RocksBackend::look_into(&self.directory, &self.stores, &self.shared, is_complete)?;
+        match opened.meta()? {
+            Some(_) => Ok(()),
+            None => Err(StateError::Corrupt {
+                path: self.directory.clone(),
+                reason: "nothing was ever applied to it".into(),
+            }),
+        }
+    }
+
+    fn take_the_place(self) -> StateResult<(PathBuf, Vec<StoreSpec>, RocksShared)> {
+        let Self {
+            database,
+            lock,
+            stores,
+            shared,
+            ..
+        } = self;
+        replacement::replace(&database, lock)?;
+        Ok((database, stores, shared))
+    }
+
     fn sync(&self, files: &[StateFile]) -> StateResult<()> {
         let sync = |path: &Path| File::open(path).and_then(|file| file.sync_all());
         let mut paths = files.iter().map(|file| self.directory.join(&file.name));
@@ -156,24 +182,29 @@ impl Installation for RocksInstallation {
 
     fn finish(self: Box<Self>, files: &[StateFile]) -> StateResult<Arc<dyn StateBackend>> {
         self.keep_only(files)?;
-        // Whatever an opening would refuse is to be refused while the former database is still there.
-        let opened = RocksBackend::open_read_only(&self.directory, &self.stores, &self.shared)?;
-        if opened.meta()?.is_none() {
-            return Err(StateError::Corrupt {
-                path: self.directory.clone(),
-                reason: "nothing was ever applied to it".into(),
-            });
-        }
-        drop(opened);
+        self.check(true)?;
         self.sync(files)?;
-        let Self {
-            database,
-            lock,
-            stores,
-            shared,
-            ..
-        } = *self;
-        replacement::replace(&database, lock)?;
+        let (database, stores, shared) = self.take_the_place()?;
         Ok(Arc::new(RocksBackend::open(&database, &stores, &shared)?))
+    }
+
+    fn can_lack_files(&self) -> bool {
+        true
+    }
+
+    fn finish_lacking(
+        self: Box<Self>,
+        files: &[StateFile],
+        lacking: &[LackingFile],
+        fetching: Fetching,
+    ) -> StateResult<Arc<dyn StateBackend>> {
+        let is_lacking = |file: &&StateFile| lacking.iter().any(|lacking| lacking.name == file.name);
+        let here: Vec<StateFile> = files.iter().filter(|file| !is_lacking(file)).cloned().collect();
+        self.keep_only(&here)?;
+        lacking::note(&self.directory, lacking)?;
+        self.check(false)?;
+        self.sync(&here)?;
+        let (database, stores, shared) = self.take_the_place()?;
+        Ok(Arc::new(RocksBackend::resume(&database, &stores, &shared, fetching)?))
     }
 }

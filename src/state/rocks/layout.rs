@@ -8,6 +8,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use super::failure::directory_error;
+use super::lacking;
 use crate::state::{StateError, StateResult, StoreSpec};
 
 /// Version of the database's layout: which column families there are and what their keys and values look like.
@@ -170,4 +171,6 @@ fn is_created_before_data(name: &str) -> bool {
             .iter()
             .any(|start| name.starts_with(start))
         || name.ends_with(".dbtmp")
+        || name == lacking::MARKER
+        || name.ends_with(lacking::ARRIVING)
 }

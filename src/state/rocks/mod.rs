@@ -14,6 +14,11 @@ mod failure;
 mod installation;
 #[cfg(test)]
 mod installation_tests;
+mod lacking;
+#[cfg(test)]
+mod lacking_history_tests;
+#[cfg(test)]
+mod lacking_tests;
 mod layout;
 mod options;
 mod replacement;
@@ -29,10 +34,14 @@ use rocksdb::{ColumnFamily, DB, DBRawIterator, ErrorKind, FlushOptions, ReadOpti
 use self::checkpoint::RocksCheckpoint;
 use self::failure::{directory_error, state_error};
 use self::installation::RocksInstallation;
+use self::lacking::{Lack, Patience};
 use self::layout::{Found, Layout, foreign, look_at};
 pub use self::options::RocksShared;
 use super::meta::MetaError;
-use super::{Checkpoint, Installation, SortedIncrement, StateBackend, StateError, StateMeta, StateResult, StoreSpec};
+use super::{
+    Checkpoint, Fetching, Installation, Lacking, SortedIncrement, StateBackend, StateError, StateMeta, StateResult,
+    StoreSpec,
+};
 use crate::ids::StoreId;
 
 /// The column family of metadata; RocksDB always has this one.
@@ -55,6 +64,8 @@ pub struct RocksBackend {
     read_options: ReadOptions,
     write_options: WriteOptions,
     read_only: bool,
+    /// Where it was opened before all of its files were here.
+    lack: Option<Lack>,
 }
 
 impl fmt::Debug for RocksBackend {
@@ -71,19 +82,41 @@ impl RocksBackend {
     ///
     /// # Errors
     /// [`StateError::Locked`], [`StateError::Foreign`] if the directory is something else or has other stores than `stores`,
-    /// [`StateError::Corrupt`], [`StateError::DiskFull`], [`StateError::Io`].
+    /// [`StateError::Incomplete`] where it lacks files, [`StateError::Corrupt`], [`StateError::DiskFull`], [`StateError::Io`].
     pub fn open(path: &Path, stores: &[StoreSpec], shared: &RocksShared) -> StateResult<Self> {
         replacement::complete(path)?;
+        lacking::refuse(path)?;
+        Self::open_with(path, stores, shared, None)
+    }
+
+    /// Opens a database that may lack files, for one process alone. Reads wait for what they need of them. It is not compacted until it is
+    /// complete.
+    ///
+    /// # Errors
+    /// As [`RocksBackend::open`]; [`StateError::Incomplete`] where one of its files cannot be had.
+    pub fn resume(path: &Path, stores: &[StoreSpec], shared: &RocksShared, fetching: Fetching) -> StateResult<Self> {
+        replacement::complete(path)?;
+        let lack = Lack::of(path, fetching)?;
+        Self::open_with(path, stores, shared, lack)
+    }
+
+    fn open_with(path: &Path, stores: &[StoreSpec], shared: &RocksShared, lack: Option<Lack>) -> StateResult<Self> {
         let layout = Layout::of(stores);
         let exists = exists_with(&layout, path, shared)?;
         let mut options = shared.database_options();
         options.create_if_missing(!exists);
         options.create_missing_column_families(!exists);
+        // Else RocksDB would refuse to open where one of the first files that it looks at is lacking.
+        options.set_paranoid_checks(lack.is_none());
         let column_families = column_families(path, stores)?;
-        let descriptors = descriptors(&column_families, shared);
+        let descriptors = descriptors(&column_families, shared, lack.is_none());
         let db = DB::open_cf_descriptors(&options, path, descriptors)
             .map_err(|error| state_error(path, "opened", &error))?;
-        let backend = Self::new(path, db, column_families, shared, false);
+        let mut backend = Self::new(path, db, column_families, shared, false);
+        if let Some(lack) = lack {
+            lack.order_by_level(&backend.db);
+            backend.lack = Some(lack);
+        }
         if !exists {
             backend.write_layout(&layout)?;
         }
@@ -98,6 +131,12 @@ impl RocksBackend {
     /// # Errors
     /// As [`RocksBackend::open`], and [`StateError::Io`] if there is none.
     pub fn open_read_only(path: &Path, stores: &[StoreSpec], shared: &RocksShared) -> StateResult<Self> {
+        lacking::refuse(path)?;
+        Self::look_into(path, stores, shared, true)
+    }
+
+    /// Opens the database in `path` to look at, also where it lacks files; then reads fail that need them.
+    fn look_into(path: &Path, stores: &[StoreSpec], shared: &RocksShared, is_complete: bool) -> StateResult<Self> {
         if !exists_with(&Layout::of(stores), path, shared)? {
             return Err(StateError::Io {
                 path: path.to_owned(),
@@ -106,8 +145,10 @@ impl RocksBackend {
             });
         }
         let column_families = column_families(path, stores)?;
-        let descriptors = descriptors(&column_families, shared);
-        let db = DB::open_cf_descriptors_read_only(&shared.database_options(), path, descriptors, false)
+        let descriptors = descriptors(&column_families, shared, false);
+        let mut options = shared.database_options();
+        options.set_paranoid_checks(is_complete);
+        let db = DB::open_cf_descriptors_read_only(&options, path, descriptors, false)
             .map_err(|error| state_error(path, "opened", &error))?;
         let backend = Self::new(path, db, column_families, shared, true);
         backend.meta()?;
@@ -175,7 +216,43 @@ impl RocksBackend {
             read_options: ReadOptions::default(),
             write_options,
             read_only,
+            lack: None,
         }
+    }
+
+    /// Brings the file for want of which a read has failed, so that it can be tried again.
+    ///
+    /// # Errors
+    /// What is wrong if it was something else; those of [`Lack::bring_what`].
+    #[cold]
+    fn bring(&self, error: &rocksdb::Error, patience: &mut Patience) -> StateResult<()> {
+        match &self.lack {
+            Some(lack) if lack.bring_what(error.as_ref(), patience)? => Ok(()),
+            _ => Err(self.error("read", error)),
+        }
+    }
+
+    /// Makes a database that lacks nothing any more one as any other: from now on it is compacted.
+    fn end_lack(&self) -> StateResult<()> {
+        let mut first_level = std::collections::BTreeMap::new();
+        for file in self.db.live_files().map_err(|error| self.error("read", &error))? {
+            *first_level.entry(file.column_family_name).or_insert(0) += usize::from(file.level == 0);
+        }
+        let names = self.column_families.iter().map(String::as_str).chain([METADATA]);
+        for (name, handle) in names.filter_map(|name| Some((name, self.db.cf_handle(name)?))) {
+            // What was written meanwhile lies in the first level, and no write has to wait until that was compacted.
+            let there = first_level.get(name).copied().unwrap_or(0);
+            let slowdown = (there + options::SLOWDOWN_FILES).to_string();
+            let stop = (there + options::STOP_FILES).to_string();
+            let compacted = [
+                ("level0_slowdown_writes_trigger", &*slowdown),
+                ("level0_stop_writes_trigger", &*stop),
+                ("disable_auto_compactions", "false"),
+            ];
+            let set = self.db.set_options_cf(handle, &compacted);
+            set.map_err(|error| self.error("opened", &error))?;
+        }
+        Ok(())
     }
 
     /// The last step of a creation. Synced, so that a database without it holds nothing, ever.
@@ -187,7 +264,41 @@ impl RocksBackend {
     }
 
     fn read_metadata(&self, key: &[u8]) -> StateResult<Option<Vec<u8>>> {
-        self.db.get(key).map_err(|error| self.error("read", &error))
+        let mut patience = Patience::default();
+        loop {
+            match self.db.get(key) {
+                Ok(value) => return Ok(value),
+                Err(error) => self.bring(&error, &mut patience)?,
+            }
+        }
+    }
+
+    /// One look at a range; the key that was visited last is noted in `last`, where a second look may be needed.
+    fn scan_once(
+        &self,
+        column_family: &ColumnFamily,
+        (from, to): (&[u8], &[u8]),
+        last: &mut Option<Vec<u8>>,
+        visit: &mut dyn FnMut(&[u8], &[u8]) -> bool,
+    ) -> Result<(), rocksdb::Error> {
+        let mut options = ReadOptions::default();
+        if !to.is_empty() {
+            options.set_iterate_upper_bound(to);
+        }
+        let mut entries: DBRawIterator<'_> = self.db.raw_iterator_cf_opt(column_family, options);
+        entries.seek(from);
+        while let Some((key, value)) = entries.item() {
+            if self.lack.is_some() {
+                let last = last.get_or_insert_default();
+                last.clear();
+                last.extend_from_slice(key);
+            }
+            if !visit(key, value) {
+                return Ok(());
+            }
+            entries.next();
+        }
+        entries.status()
     }
 
     fn error(&self, operation: &'static str, error: &rocksdb::Error) -> StateError {
@@ -253,12 +364,16 @@ impl StateBackend for RocksBackend {
     fn get(&self, store: StoreId, key: &[u8], out: &mut Vec<u8>) -> StateResult<bool> {
         out.clear();
         let column_family = self.column_family(store)?;
-        let value = self
-            .db
-            .get_pinned_cf_opt(column_family, key, &self.read_options)
-            .map_err(|error| self.error("read", &error))?;
-        out.extend_from_slice(value.as_deref().unwrap_or_default());
-        Ok(value.is_some())
+        let mut patience = Patience::default();
+        loop {
+            match self.db.get_pinned_cf_opt(column_family, key, &self.read_options) {
+                Ok(value) => {
+                    out.extend_from_slice(value.as_deref().unwrap_or_default());
+                    return Ok(value.is_some());
+                }
+                Err(error) => self.bring(&error, &mut patience)?,
+            }
+        }
     }
 
     fn scan(
@@ -271,20 +386,20 @@ impl StateBackend for RocksBackend {
         if !to.is_empty() && from >= to {
             return Ok(());
         }
-        let mut options = ReadOptions::default();
-        if !to.is_empty() {
-            options.set_iterate_upper_bound(to);
-        }
         let column_family = self.column_family(store)?;
-        let mut entries: DBRawIterator<'_> = self.db.raw_iterator_cf_opt(column_family, options);
-        entries.seek(from);
-        while let Some((key, value)) = entries.item() {
-            if !visit(key, value) {
-                return Ok(());
+        let (mut from, mut last, mut patience) = (from.to_vec(), None, Patience::default());
+        loop {
+            match self.scan_once(column_family, (&from, to), &mut last, visit) {
+                Ok(()) => return Ok(()),
+                Err(error) => self.bring(&error, &mut patience)?,
             }
-            entries.next();
+            // It goes on behind what was visited. Writes of other epochs may have come in between; overlays hide those.
+            if let Some(last) = last.take() {
+                from = last;
+                from.push(0);
+                patience = Patience::default();
+            }
         }
-        entries.status().map_err(|error| self.error("read", &error))
     }
 
     fn apply(&self, increment: &dyn SortedIncrement, meta: &StateMeta) -> StateResult<()> {
@@ -310,6 +425,9 @@ impl StateBackend for RocksBackend {
     }
 
     fn checkpoint(&self) -> StateResult<Box<dyn Checkpoint>> {
+        if let Some(lack) = self.lack.as_ref().filter(|lack| !lack.is_over()) {
+            return Err(lack.incomplete());
+        }
         Ok(Box::new(RocksCheckpoint::of(self)?))
     }
 
@@ -319,6 +437,27 @@ impl StateBackend for RocksBackend {
             property("rocksdb.total-sst-files-size") + property("rocksdb.cur-size-all-mem-tables")
         };
         self.store_handles().map(of_store).sum()
+    }
+
+    fn lacking(&self) -> Lacking {
+        self.lack.as_ref().map(Lack::lacking).unwrap_or_default()
+    }
+
+    fn fetch_some(&self) -> StateResult<Lacking> {
+        let Some(lack) = &self.lack else {
+            return Ok(Lacking::default());
+        };
+        if lack.lacking().files > 0 {
+            lack.fetch_some()?;
+        }
+        if lack.end()? {
+            self.end_lack()?;
+        }
+        Ok(lack.lacking())
+    }
+
+    fn is_given_up(&self) -> bool {
+        self.lack.as_ref().is_some_and(Lack::is_given_up)
     }
 }
 
@@ -338,9 +477,13 @@ fn column_families(path: &Path, stores: &[StoreSpec]) -> StateResult<Vec<String>
     }
 }
 
-fn descriptors(column_families: &[String], shared: &RocksShared) -> Vec<rocksdb::ColumnFamilyDescriptor> {
-    let stores = column_families.iter().map(|name| shared.store(name));
-    stores.chain([shared.metadata()]).collect()
+fn descriptors(
+    column_families: &[String],
+    shared: &RocksShared,
+    is_compacted: bool,
+) -> Vec<rocksdb::ColumnFamilyDescriptor> {
+    let stores = column_families.iter().map(|name| shared.store(name, is_compacted));
+    stores.chain([shared.metadata(is_compacted)]).collect()
 }
 
 /// Whether there is a database whose stores are those of `layout`; false if there is none, or its creation was cut off.
@@ -364,7 +507,7 @@ fn exists_with(layout: &Layout, path: &Path, shared: &RocksShared) -> StateResul
 /// What the database says about its stores, read without touching it; `None` if its creation was cut off.
 fn stored_layout(path: &Path, shared: &RocksShared) -> StateResult<Option<Vec<u8>>> {
     let failed = |error| state_error(path, "opened", &error);
-    let metadata = [shared.metadata()];
+    let metadata = [shared.metadata(false)];
     let db = DB::open_cf_descriptors_read_only(&shared.database_options(), path, metadata, false).map_err(failed)?;
     db.get(LAYOUT_KEY).map_err(failed)
 }

@@ -13,6 +13,9 @@ const MAX_MEMTABLE_BYTES: usize = 16 * MIB;
 /// Every open database reserves at least one such piece per store that was written.
 const ARENA_PIECE_BYTES: usize = 256 * KIB;
 const MAX_OPEN_FILES: i32 = 256;
+/// Files of the first level at which RocksDB lets writes wait, and at which it stops them: its defaults.
+pub(super) const SLOWDOWN_FILES: usize = 20;
+pub(super) const STOP_FILES: usize = 36;
 /// The first two levels are rewritten all the time and hold little; what is compressed there costs more than it saves.
 const COMPRESSION: [DBCompressionType; 7] = [
     DBCompressionType::None,
@@ -82,8 +85,9 @@ impl RocksShared {
         options
     }
 
-    pub(super) fn store(&self, column_family: &str) -> ColumnFamilyDescriptor {
+    pub(super) fn store(&self, column_family: &str, is_compacted: bool) -> ColumnFamilyDescriptor {
         let mut options = Options::default();
+        options.set_disable_auto_compactions(!is_compacted);
         options.set_write_buffer_size(self.memtable_bytes);
         // Writes go on while one is being flushed; the manager bounds them all together.
         options.set_max_write_buffer_number(3);
@@ -97,8 +101,9 @@ impl RocksShared {
     }
 
     /// One small value that is overwritten by every epoch.
-    pub(super) fn metadata(&self) -> ColumnFamilyDescriptor {
+    pub(super) fn metadata(&self, is_compacted: bool) -> ColumnFamilyDescriptor {
         let mut options = Options::default();
+        options.set_disable_auto_compactions(!is_compacted);
         // When it is full all stores are flushed with it.
         options.set_write_buffer_size(4 * MIB);
         options.set_arena_block_size(64 * KIB);

@@ -5,14 +5,19 @@ use std::sync::Arc;
 
 use crate::blob::{BlobStore, Part};
 use crate::durability::snapshot::{ContentHash, ContentHasher, Manifest, StoredFile};
-use crate::state::{Installation, StateBackend, StateFile};
+use crate::state::{Fetching, Installation, LackingFile, StateBackend, StateFile};
 
 use super::error::SnapshotError;
+use super::lazy::lacking;
+use super::read_ahead::{Fetched, batch, while_reading};
 use super::repository::damaged;
 use super::upload::FileHashes;
 
 /// Files are fetched, and those that are here are read, in pieces of this size.
-const PIECE_BYTES: u64 = 8 << 20;
+pub(super) const PIECE_BYTES: u64 = 8 << 20;
+
+/// Ends the names of objects of small files.
+const PACK_SUFFIX: &str = ".pack";
 
 /// A piece of a file that has to be fetched.
 struct Piece {
@@ -26,22 +31,35 @@ pub(super) struct Install {
     manifest: Manifest,
     installation: Box<dyn Installation>,
     hashes: Arc<FileHashes>,
+    /// How the files come that need not be here when the database is opened; `None` where all have to be.
+    fetching: Option<Fetching>,
+    lacking: Vec<LackingFile>,
     /// The next file to be looked for here.
     next: usize,
     missing: VecDeque<Piece>,
+    /// The first of them, where they were read ahead.
+    fetched: Option<Fetched>,
     /// The hash of what was fetched of the file under way.
     hasher: ContentHasher,
     passed: u64,
 }
 
 impl Install {
-    pub(super) fn new(manifest: Manifest, installation: Box<dyn Installation>, hashes: Arc<FileHashes>) -> Self {
+    pub(super) fn new(
+        manifest: Manifest,
+        installation: Box<dyn Installation>,
+        hashes: Arc<FileHashes>,
+        fetching: Option<Fetching>,
+    ) -> Self {
         Self {
+            fetching: fetching.filter(|_| installation.can_lack_files()),
+            lacking: Vec::new(),
             manifest,
             installation,
             hashes,
             next: 0,
             missing: VecDeque::new(),
+            fetched: None,
             hasher: ContentHasher::default(),
             passed: 0,
         }
@@ -53,7 +71,8 @@ impl Install {
     }
 
     pub(super) fn total(&self) -> u64 {
-        self.manifest.bytes()
+        let lacking: u64 = self.lacking.iter().map(|file| file.bytes).sum();
+        self.manifest.bytes() - lacking
     }
 
     /// Looks for one file here, or fetches some pieces; true if all files are here.
@@ -79,6 +98,12 @@ impl Install {
             None => {}
         }
         let file = &self.manifest.files[index];
+        // Small files are those that say what the database is, and they come by one request together.
+        let may_lack = file.immutable && file.offset == 0 && !file.object.ends_with(PACK_SUFFIX);
+        if self.fetching.is_some() && may_lack && file.bytes > 0 {
+            self.lacking.push(lacking(file)?);
+            return Ok(());
+        }
         if file.bytes == 0 {
             self.installation.write(&file.name, 0, &[])?;
         }
@@ -112,8 +137,24 @@ impl Install {
     }
 
     fn fetch(&mut self, store: &dyn BlobStore) -> Result<(), SnapshotError> {
-        let count = self.missing.len().min(store.concurrency().max(1));
-        let parts = self.missing.iter().take(count).map(|piece| {
+        let count = batch(store);
+        let fetched = match self.fetched.take() {
+            Some(fetched) => fetched,
+            None => store.read_parts(&self.parts(0, count)),
+        };
+        let next = self.parts(fetched.len(), count);
+        let (taken, fetched) = while_reading(store, &next, || {
+            fetched.into_iter().try_for_each(|bytes| self.take(&bytes?))
+        });
+        taken?;
+        self.fetched = fetched;
+        Ok(())
+    }
+
+    /// The next parts that are missing, behind so many of them.
+    fn parts(&self, skip: usize, count: usize) -> Vec<Part> {
+        let missing = self.missing.iter().skip(skip).take(count);
+        let parts = missing.map(|piece| {
             let file = &self.manifest.files[piece.file];
             let from = file.offset + piece.offset;
             Part {
@@ -121,11 +162,7 @@ impl Install {
                 range: from..from + piece.bytes,
             }
         });
-        for fetched in store.read_parts(&parts.collect::<Vec<_>>()) {
-            let bytes = fetched?;
-            self.take(&bytes)?;
-        }
-        Ok(())
+        parts.collect()
     }
 
     /// Takes the next piece that was fetched.
@@ -157,7 +194,12 @@ impl Install {
     /// Opens the database that was put together.
     pub(super) fn finish(self) -> Result<(Manifest, Arc<dyn StateBackend>), SnapshotError> {
         let files: Vec<StateFile> = self.manifest.files.iter().map(StoredFile::state_file).collect();
-        let backend = self.installation.finish(&files)?;
+        let backend = match self.fetching {
+            Some(fetching) if !self.lacking.is_empty() => {
+                self.installation.finish_lacking(&files, &self.lacking, fetching)?
+            }
+            _ => self.installation.finish(&files)?,
+        };
         if backend.meta()?.as_ref() != Some(&self.manifest.meta) {
             return Err(damaged(
                 &self.manifest.object(),

@@ -3,17 +3,24 @@
 mod collect;
 mod error;
 mod install;
+mod lazy;
 mod persist;
+mod read_ahead;
 mod rebuild;
 mod repository;
 mod restore;
 mod retire;
+mod small_files;
 mod spill;
 mod spilled;
 mod upload;
+#[cfg(test)]
+mod upload_tests;
 
 pub use collect::{Collect, CollectJob, Collection};
 pub use error::SnapshotError;
+pub(super) use lazy::RepositoryFiles;
+pub use lazy::RestoreMode;
 pub(super) use persist::{Persist, PersistJob, PersistTask, Persisted};
 pub use rebuild::rebuild;
 pub use repository::{Repository, SnapshotSettings};

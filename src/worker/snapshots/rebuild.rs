@@ -25,7 +25,7 @@ pub fn rebuild(
     installation: Box<dyn Installation>,
     advance: &mut dyn FnMut(u64),
 ) -> Result<Arc<dyn StateBackend>, SnapshotError> {
-    let mut install = Install::new(base.clone(), installation, Arc::default());
+    let mut install = Install::new(base.clone(), installation, Arc::default(), None);
     let mut passed = 0;
     loop {
         let is_done = install.step(store)?;

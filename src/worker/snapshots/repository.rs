@@ -13,6 +13,7 @@ use crate::log::Log;
 use crate::time::Clock;
 
 use super::error::SnapshotError;
+use super::lazy::RestoreMode;
 use super::spilled::SpillReader;
 
 /// Settings of the repository.
@@ -32,6 +33,10 @@ pub struct SnapshotSettings {
     pub small_file_bytes: u64,
     /// Time between two looks at the whole repository for what may be deleted.
     pub collect_interval: Duration,
+    /// Whether a task waits for all files of a base before it runs.
+    pub restore: RestoreMode,
+    /// A read of a task that runs already waits for a file that it needs for so long; then the epoch is aborted.
+    pub lazy_timeout: Duration,
 }
 
 /// The snapshot repository of an application; shared by the workers of an instance.

@@ -18,11 +18,13 @@ use crate::state::{Overlay, StateMeta};
 use crate::planted::{Bug, planted};
 
 use super::super::error::WorkerError;
-use super::super::metrics::{RestoreProgress, RestoreUnit};
+use super::super::metrics::RestoreUnit;
 use super::super::opener::Opener;
 use super::super::opening::{Begun, Found, NotOpened, Stage};
+use super::super::restore_pace::RestorePace;
 use super::error::SnapshotError;
 use super::install::Install;
+use super::lazy::{RepositoryFiles, RestoreMode};
 use super::repository::{Repository, damaged, packed_in, whole};
 use super::spilled::SpillReader;
 use super::upload::FileHashes;
@@ -77,6 +79,7 @@ pub struct RepositoryRestore {
     hashes: Arc<FileHashes>,
     /// Reads increments that were spilled.
     spilled: SpillReader,
+    pace: Option<RestorePace>,
     /// Whether the increments before the disk's epoch could not be read.
     is_blind: bool,
     /// Whether increments are applied to the disk that the task had.
@@ -90,6 +93,7 @@ impl RepositoryRestore {
     pub(in crate::worker) fn new(opener: Arc<Opener>, repository: Arc<Repository>, found: Found) -> Self {
         Self {
             task: found.request.task,
+            hashes: Arc::clone(&found.hashes),
             looked_at: opener.clock.monotonic(),
             waited: Duration::ZERO,
             opener,
@@ -105,7 +109,7 @@ impl RepositoryRestore {
             has_listed: false,
             seen: BTreeSet::new(),
             tried: Vec::new(),
-            hashes: Arc::default(),
+            pace: None,
             is_blind: false,
             is_on_local_disk: false,
         }
@@ -203,7 +207,11 @@ impl RepositoryRestore {
                 found.backend = None;
                 self.opener.states.install(self.task, &found.request.stores)?
             };
-            self.step = Step::Install(Box::new(Install::new(manifest, installation, Arc::clone(&self.hashes))));
+            let is_lazy = found.may_lack_files && self.repository.settings.restore == RestoreMode::Lazy;
+            let fetching =
+                is_lazy.then(|| RepositoryFiles::fetching(&self.repository, &self.hashes, &self.opener.metrics));
+            let install = Install::new(manifest, installation, Arc::clone(&self.hashes), fetching);
+            self.step = Step::Install(Box::new(install));
         }
         self.seen.insert(id);
         self.candidates.pop_front();
@@ -283,9 +291,11 @@ impl RepositoryRestore {
                 return Err(error);
             }
         }
+        self.pace = None;
         let (manifest, backend) = install.finish()?;
-        self.opener.metrics.restored_bytes.add(manifest.bytes());
-        info!(task = %self.task, snapshot = %manifest.id, bytes = manifest.bytes(), "base snapshot installed");
+        let lacking = backend.lacking();
+        self.opener.metrics.restored_bytes.add(manifest.bytes() - lacking.bytes);
+        info!(task = %self.task, snapshot = %manifest.id, bytes = manifest.bytes(), lacking_bytes = lacking.bytes, "base snapshot installed");
         found.local = Some(manifest.meta);
         found.backend = Some(backend);
         self.step = self.increments_after(manifest.id.epoch);
@@ -356,14 +366,10 @@ impl RepositoryRestore {
         Ok(())
     }
 
-    fn report(&self, passed: u64, target: u64) {
-        let progress = RestoreProgress {
-            task: self.task,
-            passed,
-            target,
-            unit: RestoreUnit::Bytes,
-        };
-        self.opener.metrics.set_restore(self.task, Some(progress));
+    fn report(&mut self, passed: u64, target: u64) {
+        let now = self.opener.clock.monotonic();
+        let begin = || RestorePace::begin(self.task, RestoreUnit::Bytes, &self.opener.metrics, now);
+        self.pace.get_or_insert_with(begin).report(now, passed, target);
     }
 
     /// What follows from a step that failed.
@@ -509,11 +515,5 @@ impl Stage for RepositoryRestore {
         }
         self.found = Some(found);
         None
-    }
-}
-
-impl Drop for RepositoryRestore {
-    fn drop(&mut self) {
-        self.opener.metrics.set_restore(self.task, None);
     }
 }

@@ -1,7 +1,7 @@
 //! Making a base snapshot: freeze the database, store the files that are not stored yet, read them back, and name them all in a manifest
 //! (invariants I10, I13).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -18,6 +18,7 @@ use crate::time::Millis;
 
 use super::error::SnapshotError;
 use super::repository::Repository;
+use super::small_files::to_be_merged;
 
 /// An object of small files is written when it is as large as this.
 const SHARED_OBJECT_BYTES: usize = 8 << 20;
@@ -132,6 +133,8 @@ pub struct Upload {
     manifest: Option<Manifest>,
     superseded: Vec<Superseded>,
     job: Manifested,
+    /// Objects of small files that are not referred to any more: what is needed of them is stored anew.
+    merged: BTreeSet<String>,
     /// Small files that wait for their object, and how many objects there were.
     shared: Vec<u8>,
     shared_objects: u32,
@@ -169,6 +172,7 @@ impl Upload {
                 writer: job.writer,
                 increments: job.increments,
             },
+            merged: BTreeSet::new(),
             shared: Vec::new(),
             shared_objects: 0,
             uploaded: 0,
@@ -220,6 +224,7 @@ impl Upload {
             Stage::Parent => {
                 self.read_parent()?;
                 self.begin_manifest()?;
+                self.choose_merged()?;
                 self.stage = Stage::Files { next: 0 };
             }
             Stage::Files { next } => {
@@ -294,6 +299,24 @@ impl Upload {
         Ok(())
     }
 
+    /// Finds out which small files are stored anew although they are stored.
+    fn choose_merged(&mut self) -> Result<(), SnapshotError> {
+        let Some(checkpoint) = self.checkpoint.clone() else {
+            return Err(SnapshotError::Cancelled);
+        };
+        let mut needed: BTreeMap<String, u64> = BTreeMap::new();
+        for (index, file) in checkpoint.files().iter().enumerate() {
+            if file.bytes < self.repository.settings.small_file_bytes {
+                let hash = self.hash_of(&checkpoint, index)?;
+                if let Some(stored) = self.stored_by_parent(file, hash) {
+                    *needed.entry(stored.object).or_default() += file.bytes;
+                }
+            }
+        }
+        self.merged = to_be_merged(needed);
+        Ok(())
+    }
+
     /// Stores one file, or finds that it is stored; false if there is none of this number and what was collected is stored, too.
     fn store_file(&mut self, index: usize) -> Result<bool, SnapshotError> {
         let Some(checkpoint) = self.checkpoint.clone() else {
@@ -307,7 +330,8 @@ impl Upload {
             self.write_shared()?;
         }
         let hash = self.hash_of(&checkpoint, index)?;
-        let stored = match self.stored_by_parent(file, hash) {
+        let stored = self.stored_by_parent(file, hash);
+        let stored = match stored.filter(|stored| !self.merged.contains(&stored.object)) {
             Some(stored) => stored,
             None if file.bytes < self.repository.settings.small_file_bytes => self.share(&checkpoint, index, hash)?,
             None => self.upload(&checkpoint, index, hash)?,

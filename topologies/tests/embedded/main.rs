@@ -5,6 +5,7 @@ mod chaos;
 mod evaluator;
 mod instance;
 mod invariance;
+mod lazy;
 mod loading;
 mod records;
 mod results;
