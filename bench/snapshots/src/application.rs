@@ -330,6 +330,7 @@ fn open(place: &Place, id: &str) -> Result<Arc<dyn BlobStore>, Failure> {
     Ok(match place {
         Place::S3 { bucket, options } => ObjectBlobs::open(&format!("s3://{bucket}/{id}"), options, limits, metrics)?,
         Place::Directory(directory) => {
+            std::fs::create_dir_all(directory)?;
             let url = format!("file://{}/{id}", directory.display());
             ObjectBlobs::open(&url, &S3Options::default(), limits, metrics)?
         }
