@@ -100,6 +100,7 @@ macro_rules! contract_tests {
             an_offset_that_is_not_there_is_an_error
             a_missing_topic_is_named
             topics_are_created_described_and_deleted
+            a_setting_of_a_topic_changes_and_the_others_stay
             records_are_deleted_only_where_the_policy_allows_it
             partitions_move_one_event_at_a_time
             a_static_member_comes_back_with_the_same_generation_and_another_member_id

@@ -462,6 +462,8 @@ pub struct TopicInfo {
     pub partitions: i32,
     /// The topic's `cleanup.policy`, for example `compact`.
     pub cleanup_policy: String,
+    /// The topic's `retention.ms`; -1 for ever.
+    pub retention_ms: i64,
     /// The topic's `delete.retention.ms`: how long compaction keeps the record of a deletion.
     pub delete_retention_ms: i64,
     /// The topic's `max.message.bytes`.
@@ -508,6 +510,12 @@ pub trait Admin: Send + Sync {
     /// # Errors
     /// [`LogError::TopicExists`], [`LogError::Refused`], [`LogError::Unreachable`], [`LogError::TimedOut`].
     fn create_topic(&self, spec: &TopicSpec, timeout: Duration) -> LogResult<()>;
+
+    /// Sets these settings of a topic and leaves its others as they are (KIP-339).
+    ///
+    /// # Errors
+    /// [`LogError::UnknownTopic`], [`LogError::Refused`], [`LogError::Unreachable`], [`LogError::TimedOut`].
+    fn alter_topic(&self, name: &str, config: &[(String, String)], timeout: Duration) -> LogResult<()>;
 
     /// Deletes a topic; no error if it does not exist.
     ///

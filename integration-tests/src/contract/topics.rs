@@ -67,6 +67,44 @@ pub fn topics_are_created_described_and_deleted(log: &dyn Log) {
         .expect("deleting what is not there is no error");
 }
 
+/// Settings change one by one: a compacted topic whose records may be deleted from now on.
+pub fn a_setting_of_a_topic_changes_and_the_others_stay(log: &dyn Log) {
+    let topic = unique("altered");
+    let given = [("cleanup.policy", "compact"), ("delete.retention.ms", "90000000")];
+    create(log, &topic, 1, &given);
+    write(log, &topic, &["a", "b", "c"]);
+    let alter = |config: &[(&str, &str)]| {
+        let config = config
+            .iter()
+            .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
+        log.admin().alter_topic(&topic, &config.collect::<Vec<_>>(), PATIENCE)
+    };
+    alter(&[("cleanup.policy", "delete"), ("retention.ms", "-1")]).expect("settings can be changed");
+    let info = log.admin().topic(&topic, PATIENCE).expect("the log answers");
+    let info = info.expect("the topic exists");
+    assert_eq!((info.cleanup_policy.as_str(), info.retention_ms), ("delete", -1));
+    assert_eq!(info.delete_retention_ms, 90_000_000, "what was not named stays");
+    let partition = TopicPartition::new(topic.as_str(), 0);
+    log.admin()
+        .delete_records(&[(partition.clone(), 2)], PATIENCE)
+        .expect("the new policy allows it");
+    let watermarks = log.admin().watermarks(&partition, PATIENCE).expect("the log answers");
+    assert_eq!(watermarks.low, 2);
+    alter(&[("cleanup.policy", "compact")]).expect("settings can be changed back");
+    match log.admin().delete_records(&[(partition, 3)], PATIENCE) {
+        Err(LogError::Refused { .. }) => {}
+        other => panic!("deleting from a compacted topic gave {other:?}"),
+    }
+    match alter(&[("cleanup.policy", "sometimes")]) {
+        Err(LogError::Refused { .. }) => {}
+        other => panic!("a policy that does not exist gave {other:?}"),
+    }
+    match log.admin().alter_topic(&unique("missing"), &[], PATIENCE) {
+        Err(LogError::UnknownTopic { .. }) => {}
+        other => panic!("altering a topic that does not exist gave {other:?}"),
+    }
+}
+
 /// Trimming a log.
 pub fn records_are_deleted_only_where_the_policy_allows_it(log: &dyn Log) {
     for (policy, allowed) in [("delete", true), ("compact,delete", true), ("compact", false)] {

@@ -7,7 +7,7 @@ use super::broker::BrokerError;
 use super::link::{Interest, Link};
 use super::member::DescribeGroup;
 use super::offsets::FetchOffsets;
-use super::topic::{CreateTopic, DeleteRecords, DeleteTopic, DescribeTopic, ListOffsets};
+use super::topic::{AlterTopic, CreateTopic, DeleteRecords, DeleteTopic, DescribeTopic, ListOffsets};
 use crate::ids::TopicPartition;
 use crate::log::{Admin, CommittedOffset, GroupState, LogError, LogResult, TopicInfo, TopicSpec, Watermarks};
 use crate::planted::{Bug, planted};
@@ -52,6 +52,17 @@ impl Admin for EmbeddedAdmin {
                 topic: spec.name.to_string(),
             },
             error => refused("creating a topic", &spec.name, &error),
+        })
+    }
+
+    fn alter_topic(&self, name: &str, config: &[(String, String)], _timeout: Duration) -> LogResult<()> {
+        let altered = self.link.call(AlterTopic {
+            name: name.into(),
+            config: config.to_vec(),
+        });
+        altered.map_err(|error| match error {
+            BrokerError::UnknownTopicOrPartition => unknown(name),
+            error => refused("altering a topic", name, &error),
         })
     }
 

@@ -115,6 +115,11 @@ impl Segments {
         }
     }
 
+    /// From now on segments are closed by other limits.
+    pub fn set_limits(&mut self, limits: SegmentLimits) {
+        self.limits = limits;
+    }
+
     /// First offset of the active segment.
     pub fn active_base(&self) -> i64 {
         self.active.base_offset

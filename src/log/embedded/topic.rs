@@ -71,7 +71,30 @@ impl Topic {
         &self.config
     }
 
-    /// What the topic was created with.
+    /// The topic as somebody would create it with the settings that it has now.
+    fn spec(&self) -> TopicSpec {
+        TopicSpec {
+            name: Arc::clone(&self.name),
+            partitions: self.partitions.len() as i32,
+            replication: None,
+            config: self.config.clone(),
+        }
+    }
+
+    /// Sets some of the settings. The limits of segments hold for those that begin later.
+    fn alter(&mut self, config: &[(String, String)]) -> Result<(), BrokerError> {
+        let mut altered: BTreeMap<String, String> = self.config.iter().cloned().collect();
+        altered.extend(config.iter().cloned());
+        let altered: Vec<(String, String)> = altered.into_iter().collect();
+        self.settings = TopicSettings::new(&altered)?;
+        for partition in &mut self.partitions {
+            partition.segments.set_limits(self.settings.segments);
+        }
+        self.config = altered;
+        Ok(())
+    }
+
+    /// The settings that it has.
     pub fn settings(&self) -> &TopicSettings {
         &self.settings
     }
@@ -205,8 +228,11 @@ impl Topics {
         Ok(id)
     }
 
-    /// Creates a topic under a number that was chosen before.
+    /// Creates a topic under a number that was chosen before, or gives the one that has it these settings.
     pub fn restore(&mut self, id: TopicId, spec: &TopicSpec) -> Result<(), BrokerError> {
+        if let Ok(topic) = self.get_mut(id) {
+            return topic.alter(&spec.config);
+        }
         if self.names.contains_key(&spec.name) {
             return Err(BrokerError::TopicAlreadyExists);
         }
@@ -239,8 +265,28 @@ impl Request for CreateTopic {
 
     fn handle(self, broker: &mut Broker, now: Duration) -> Result<(), BrokerError> {
         let id = broker.topics.create(&self.0)?;
-        broker.store.topic_created(id, &self.0);
+        broker.store.topic_described(id, &self.0);
         broker.topics_changed(&self.0.name, now);
+        Ok(())
+    }
+}
+
+/// Sets some of a topic's settings.
+#[derive(Clone, Debug)]
+pub(super) struct AlterTopic {
+    pub name: Arc<str>,
+    pub config: Vec<(String, String)>,
+}
+
+impl Request for AlterTopic {
+    type Answer = ();
+
+    fn handle(self, broker: &mut Broker, _now: Duration) -> Result<(), BrokerError> {
+        let id = broker.topics.find(&self.name)?;
+        let topic = broker.topics.get_mut(id)?;
+        topic.alter(&self.config)?;
+        let spec = topic.spec();
+        broker.store.topic_described(id, &spec);
         Ok(())
     }
 }
@@ -274,6 +320,7 @@ impl Request for DescribeTopic {
         let info = TopicInfo {
             partitions: topic.partitions.len() as i32,
             cleanup_policy: topic.settings.cleanup_policy.name().to_owned(),
+            retention_ms: topic.settings.retention_ms.unwrap_or(-1),
             delete_retention_ms: topic.settings.delete_retention_ms,
             max_message_bytes: topic.settings.max_message_bytes,
         };

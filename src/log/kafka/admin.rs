@@ -175,6 +175,7 @@ impl Admin for KafkaAdmin {
         Ok(Some(TopicInfo {
             partitions,
             cleanup_policy: setting("cleanup.policy"),
+            retention_ms: setting("retention.ms").parse().unwrap_or(0),
             delete_retention_ms: setting("delete.retention.ms").parse().unwrap_or(0),
             max_message_bytes: setting("max.message.bytes").parse().unwrap_or(usize::MAX),
         }))
@@ -198,6 +199,25 @@ impl Admin for KafkaAdmin {
             std::thread::park_timeout(PAUSE);
         }
         Ok(())
+    }
+
+    fn alter_topic(&self, name: &str, config: &[(String, String)], timeout: Duration) -> LogResult<()> {
+        let admin = self.general()?;
+        let deadline = Deadline::after(timeout);
+        let altered = admin.client.alter_topic(name, config, deadline.remaining());
+        admin.outcome(altered, "altering topic", name, timeout)?;
+        // The controller has decided; a broker may tell of the former settings for a moment longer.
+        loop {
+            let known = admin.client.topic_config(name, deadline.remaining());
+            let known = admin.outcome(known, "reading the settings of topic", name, timeout)?;
+            if config.iter().all(|(key, value)| known.get(key) == Some(value)) {
+                return Ok(());
+            }
+            if deadline.is_over() {
+                return Err(deadline.timed_out(format!("waiting for the new settings of topic {name}")));
+            }
+            std::thread::park_timeout(PAUSE);
+        }
     }
 
     fn delete_topic(&self, name: &str, timeout: Duration) -> LogResult<()> {

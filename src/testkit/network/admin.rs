@@ -43,6 +43,12 @@ impl Admin for DistantAdmin {
         self.ask("creating a topic", timeout, |inner| inner.create_topic(spec, timeout))
     }
 
+    fn alter_topic(&self, name: &str, config: &[(String, String)], timeout: Duration) -> LogResult<()> {
+        self.ask("altering a topic", timeout, |inner| {
+            inner.alter_topic(name, config, timeout)
+        })
+    }
+
     fn delete_topic(&self, name: &str, timeout: Duration) -> LogResult<()> {
         self.ask("deleting a topic", timeout, |inner| inner.delete_topic(name, timeout))
     }

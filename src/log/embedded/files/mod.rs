@@ -102,8 +102,8 @@ impl Store {
         files.is_some_and(|files| files.journal.bytes() > files.journal_limit)
     }
 
-    /// A topic was created.
-    pub fn topic_created(&mut self, id: TopicId, spec: &TopicSpec) {
+    /// A topic was created, or has other settings.
+    pub fn topic_described(&mut self, id: TopicId, spec: &TopicSpec) {
         self.write(|files| {
             files.journal(&Entry::Topic {
                 id: id.number(),

@@ -138,6 +138,43 @@ impl Client {
         }
     }
 
+    /// Sets these settings of a topic, and no others.
+    pub fn alter_topic(
+        self: &Arc<Self>,
+        name: &str,
+        config: &[(String, String)],
+        timeout: Duration,
+    ) -> Result<(), NativeError> {
+        let name = native_text(name)?;
+        let queue = self.answer_queue()?;
+        let options = self.options(timeout, false)?;
+        let kind = sys::rd_kafka_ResourceType_t::RD_KAFKA_RESOURCE_TOPIC;
+        let set = sys::rd_kafka_AlterConfigOpType_t::RD_KAFKA_ALTER_CONFIG_OP_TYPE_SET;
+        // SAFETY: as in `create_topic`; the error of an entry is ours and `check` destroys it.
+        unsafe {
+            let resource = sys::rd_kafka_ConfigResource_new(kind, name.as_ptr());
+            let resource = Owned::new(resource, sys::rd_kafka_ConfigResource_destroy)?;
+            for (key, value) in config {
+                let (key, value) = (native_text(key)?, native_text(value)?);
+                let (key, value) = (key.as_ptr(), value.as_ptr());
+                let added = sys::rd_kafka_ConfigResource_add_incremental_config(resource.ptr(), key, set, value);
+                NativeError::check(added)?;
+            }
+            sys::rd_kafka_IncrementalAlterConfigs(self.ptr(), &mut resource.ptr(), 1, options.ptr(), queue.ptr());
+            let event = answer(&queue, timeout)?;
+            let mut count = 0;
+            let result = sys::rd_kafka_event_IncrementalAlterConfigs_result(event.ptr());
+            for resource in slice(
+                sys::rd_kafka_IncrementalAlterConfigs_result_resources(result, &mut count),
+                count,
+            ) {
+                let reason = owned_text(sys::rd_kafka_ConfigResource_error_string(*resource));
+                failed(sys::rd_kafka_ConfigResource_error(*resource), reason)?;
+            }
+            Ok(())
+        }
+    }
+
     pub fn delete_topic(self: &Arc<Self>, name: &str, timeout: Duration) -> Result<(), NativeError> {
         let name = native_text(name)?;
         let queue = self.answer_queue()?;
