@@ -49,9 +49,9 @@ parity: containers ## the same cases on the embedded log and on Kafka in a conta
 	cargo test --locked --workspace --test integration -- contract::
 
 .PHONY: simulate
-simulate: setup-build ## the engine while everything goes wrong that a seed decides; SEEDS FROM JOBS STRATEGY SAVEPOINTS=1
+simulate: setup-build ## the engine while everything goes wrong that a seed decides; SEEDS FROM JOBS STRATEGY SAVEPOINTS=1 CHANGE=1
 	$(call build,simulate)
-	$(call run,simulate) $(call options,SEEDS FROM JOBS STRATEGY) $(if $(SAVEPOINTS),--savepoints)
+	$(call run,simulate) $(call options,SEEDS FROM JOBS STRATEGY) $(if $(SAVEPOINTS),--savepoints) $(if $(CHANGE),--change)
 
 .PHONY: invariance
 invariance: setup-build ## the same output and state under all strategies, intervals and numbers of workers and instances
@@ -76,9 +76,9 @@ flights-check: containers ## a year of flights against an independent evaluator;
 	$(call run,flights-check) $(call options,STRATEGY DATA COMMIT WORKERS PARTITIONS GRACE OUT)
 
 .PHONY: ledger
-ledger: containers ## kill -9 under load, every input counted once; STRATEGY KILLS DISK SIGNAL INSTANCES FAULT SPILL RATE SECONDS SEED
+ledger: containers ## kill -9 under load, every input counted once; STRATEGY KILLS DISK SIGNAL INSTANCES CHANGE FAULT SPILL RATE SECONDS SEED
 	$(call build,ledger) --bin tidegate
-	$(call run,ledger) $(call options,STRATEGY KILLS DISK SIGNAL INSTANCES FAULT SPILL RATE SECONDS SEED BOOTSTRAP)
+	$(call run,ledger) $(call options,STRATEGY KILLS DISK SIGNAL INSTANCES CHANGE FAULT SPILL RATE SECONDS SEED BOOTSTRAP)
 
 .PHONY: savepoints
 savepoints: containers ## a savepoint under load, two applications started from it, all ledgers exact; STRATEGY FORMAT RATE SECONDS

@@ -87,11 +87,17 @@ pub enum Bug {
     SpillNothing,
     /// It is noted too far in the spill topic where an increment is to be looked for (I2).
     SpillTooFar,
+    /// A commit names a new strategy before that has all of the state (I2).
+    ArriveEarly,
+    /// Changelogs are read from their first record on, whatever they hold of another time (I13).
+    ForgetSince,
+    /// A disk from before a change of strategy is brought up to date by a replay (I13).
+    ReplayAcrossChanges,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Bug; 40] = [
+    pub const ALL: [Bug; 43] = [
         Bug::SentIsConfirmed,
         Bug::ApplyBeforeCommit,
         Bug::ForgetOtherInputs,
@@ -132,6 +138,9 @@ impl Bug {
         Bug::SavepointBeforeUpload,
         Bug::SpillNothing,
         Bug::SpillTooFar,
+        Bug::ArriveEarly,
+        Bug::ForgetSince,
+        Bug::ReplayAcrossChanges,
     ];
 }
 

@@ -46,6 +46,9 @@ pub struct Options {
     /// Somebody takes savepoints all the while; in the end an application is started from each of the last ones and must come to the same.
     #[arg(long)]
     pub savepoints: bool,
+    /// The strategy is changed now and then, to one that the seed decides on.
+    #[arg(long)]
+    pub change: bool,
     /// Prints what happened in each seed.
     #[arg(long)]
     pub story: bool,
@@ -123,6 +126,13 @@ impl Simulation {
         self
     }
 
+    /// The same while the strategy changes now and then.
+    #[must_use]
+    pub fn changes(mut self) -> Self {
+        self.cluster = self.cluster.durability_changes();
+        self
+    }
+
     fn tell(cluster: &mut TestCluster, seed: u64, with_savepoints: bool) {
         let (_, mut workload) = workload::of_seed(seed);
         for chapter in 0..CHAPTERS {
@@ -167,6 +177,7 @@ pub fn run(options: &Options) -> Report {
     let report = Mutex::new(Report {
         strategy: options.strategy,
         savepoints: options.savepoints,
+        change: options.change,
         ..Report::default()
     });
     let jobs = match options.jobs {
@@ -199,6 +210,9 @@ fn run_seed(seed: u64, options: &Options, report: &Mutex<Report>) -> bool {
     let mut simulation = Simulation::new(seed, options.strategy);
     if options.savepoints {
         simulation = simulation.savepoints();
+    }
+    if options.change {
+        simulation = simulation.changes();
     }
     let exploration = simulation.run();
     if options.story {

@@ -115,6 +115,7 @@ mod tests {
             plan: String::new(),
             durability: Durability::Changelog,
             state: StateRef::default(),
+            since: None,
         }
     }
 

@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 use crate::errors::Coded;
 use crate::ids::{Epoch, Lineage, TaskId, TopicPartition};
 
-use super::Durability;
 use super::snapshot::StateRef;
+use super::{Beginning, Durability};
 
 /// Key of the record that holds the plan's text.
 pub const PLAN_KEY: &str = "plan";
@@ -32,6 +32,8 @@ pub struct CommitRecord {
     pub durability: Durability,
     /// Where the state is stored; empty under strategy `changelog`.
     pub state: StateRef,
+    /// As in [`super::Pointer::since`].
+    pub since: Option<Beginning>,
 }
 
 /// Why a record of the commits topic cannot be read.
@@ -71,6 +73,8 @@ struct Json {
     base: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     increment: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    since: Option<String>,
     crc: u32,
 }
 
@@ -101,6 +105,7 @@ impl CommitRecord {
                 .then(|| self.durability.word().to_owned()),
             base: self.state.base.map(|base| base.to_string()),
             increment: self.state.increment.as_ref().map(ToString::to_string),
+            since: self.since.as_ref().map(ToString::to_string),
             crc: 0,
         };
         json.crc = checksum(&json);
@@ -133,6 +138,7 @@ impl CommitRecord {
             plan: json.plan,
             cut: map(json.cut),
             changelog: map(json.changelog),
+            since: json.since.map(|since| since.parse()).transpose().map_err(damaged)?,
             state: StateRef {
                 base: json.base.map(|base| base.parse()).transpose().map_err(damaged)?,
                 increment: json
@@ -167,6 +173,7 @@ mod tests {
             changelog: BTreeMap::from([(TopicPartition::new("app-counts-changelog", 2), 12)]),
             durability: Durability::Changelog,
             state: StateRef::default(),
+            since: None,
         }
     }
 
@@ -174,6 +181,14 @@ mod tests {
     fn a_record_survives_the_topic() {
         let bytes = record().to_json();
         assert_eq!(CommitRecord::from_json("1_2", &bytes), Ok(record()));
+        let changed = CommitRecord {
+            since: Some(Beginning {
+                epoch: Epoch(2),
+                offsets: vec![12],
+            }),
+            ..record()
+        };
+        assert_eq!(CommitRecord::from_json("1_2", &changed.to_json()), Ok(changed));
     }
 
     #[test]

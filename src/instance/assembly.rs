@@ -165,7 +165,7 @@ fn orphan_watch(settings: &InstanceSettings, topics: &Topics, log: &Arc<dyn Log>
     ))
 }
 
-/// The snapshot repository, where the strategy has one. Whether the store can be used at all is found out here, not in the midst of work.
+/// The snapshot repository, where there is an object store: a strategy asks for it, or did so before it was changed. Whether the store can be used at all is found out here, not in the midst of work.
 fn repository(
     settings: &InstanceSettings,
     blobs: Option<Arc<dyn BlobStore>>,
@@ -174,14 +174,17 @@ fn repository(
     identity: &str,
     means: &Means<'_>,
 ) -> Result<Option<Arc<Repository>>, InstanceError> {
-    if !settings.durability.has_snapshots() {
-        return Ok(None);
-    }
-    let store = blobs.ok_or(InstanceError::NoObjectStore {
-        durability: settings.durability.word(),
-    })?;
+    let needed = settings.durability_with_snapshots();
+    let store = match (blobs, needed) {
+        (Some(store), _) => store,
+        (None, None) => return Ok(None),
+        (None, Some(durability)) => {
+            let durability = durability.word();
+            return Err(InstanceError::NoObjectStore { durability });
+        }
+    };
     match store.list("tasks/none/") {
-        Err(error) if !error.is_passing() => return Err(InstanceError::ObjectStore(error)),
+        Err(error) if !error.is_passing() && needed.is_some() => return Err(InstanceError::ObjectStore(error)),
         Err(error) => tracing::warn!(%error, "the object store does not answer yet"),
         Ok(_) => {}
     }
@@ -300,7 +303,11 @@ impl WorkerFactory<'_> {
             name: name.to_owned(),
             transactional_id: (settings.guarantee == Guarantee::ExactlyOnce)
                 .then(|| format!("{application}-{}-{index}", self.identity)),
-            durability: settings.durability,
+            durability: {
+                let subs = self.topology.plan().sub_topologies.iter();
+                subs.map(|sub| settings.durability_of(sub)).collect()
+            },
+            copy_slice_bytes: settings.copy_slice_bytes,
             commit_interval: settings.commit_interval,
             overlay_max_bytes: settings.overlay_max_bytes,
             parked_max_bytes: settings.parked_max_bytes,

@@ -87,6 +87,12 @@ pub enum InstanceError {
         /// The strategy.
         durability: &'static str,
     },
+    /// The settings of single stores cannot be followed.
+    #[error("stores.durability: {reason}")]
+    StoreDurability {
+        /// What is wrong, and what to do.
+        reason: String,
+    },
     /// The object store cannot be used.
     #[error(transparent)]
     ObjectStore(BlobError),
@@ -116,6 +122,7 @@ impl Coded for InstanceError {
             InstanceError::InstanceIdTaken { .. } => "TG4106",
             InstanceError::Log(error) => error.code(),
             InstanceError::NoObjectStore { .. } => "TG4108",
+            InstanceError::StoreDurability { .. } => "TG4109",
             InstanceError::ObjectStore(error) => error.code(),
             InstanceError::Worker(error) => error.code(),
             InstanceError::Thread { .. } => "TG4107",

@@ -7,12 +7,12 @@ use std::time::Duration;
 use tracing::{debug, info, warn};
 
 use crate::durability::snapshot::{RECORD_MAX_BYTES, spill_topic_spec};
-use crate::durability::{PLAN_KEY, changelog};
+use crate::durability::{Durability, PLAN_KEY, changelog};
 use crate::ids::TopicPartition;
 use crate::log::{Admin, Assignment, Commit, Isolation, Log, LogError, OutBatch, TopicInfo, TopicSpec};
 use crate::time::Clock;
 use crate::topology::{PartitionCounts, TopicRef, Topology, diff};
-use crate::worker::{Topics, commits_topic, repartition_topic};
+use crate::worker::{StateTopics, Topics, commits_topic, committed_strategies, repartition_topic};
 
 use super::error::InstanceError;
 use super::settings::InstanceSettings;
@@ -93,17 +93,47 @@ impl Preparation<'_> {
         let externals = self.external_topics(&*admin)?;
         let plan = self.topology.plan();
         let counts = plan.partition_counts(&|topic| externals.get(topic).map(|info| info.partitions))?;
-        self.create_internal_topics(&*admin, &counts)?;
+        self.check_stores()?;
+        let of_state = self.create_internal_topics(&*admin, &counts)?;
         self.check_plan()?;
         let dead_letter = self.settings.dead_letter_topic.as_deref().map(Arc::from);
-        Ok(Topics::new(
+        let topics = Topics::new(
             plan,
             &self.settings.application_id,
-            self.settings.durability,
-            self.settings.snapshots.spill,
+            &of_state,
             dead_letter.as_ref(),
             &counts,
-        ))
+        );
+        self.check_changelogs(&*admin, &topics)?;
+        Ok(topics)
+    }
+
+    /// Stores that have a strategy of their own are there, and those of one sub-topology have the same.
+    fn check_stores(&self) -> Result<(), InstanceError> {
+        let refused = |reason| Err(InstanceError::StoreDurability { reason });
+        let subs = &self.topology.plan().sub_topologies;
+        let named = &self.settings.store_durability;
+        let is_there = |name: &String| {
+            subs.iter()
+                .any(|sub| sub.stores.iter().any(|store| store.name == *name))
+        };
+        if let Some(unknown) = named.keys().find(|name| !is_there(name)) {
+            return refused(format!("the topology has no store {unknown:?}"));
+        }
+        for sub in subs {
+            let of_sub: Vec<_> = sub
+                .stores
+                .iter()
+                .filter_map(|store| named.get_key_value(&store.name))
+                .collect();
+            if let Some(pair) = of_sub.windows(2).find(|pair| pair[0].1 != pair[1].1) {
+                return refused(format!(
+                    "{:?} and {:?} are stores of one sub-topology: what a task has in them is committed and restored as one, so both need the same strategy",
+                    pair[0].0, pair[1].0
+                ));
+            }
+        }
+        Ok(())
     }
 
     fn external_topics(&self, admin: &dyn Admin) -> Result<BTreeMap<String, TopicInfo>, InstanceError> {
@@ -135,10 +165,14 @@ impl Preparation<'_> {
         Ok(found)
     }
 
-    fn create_internal_topics(&self, admin: &dyn Admin, counts: &PartitionCounts) -> Result<(), InstanceError> {
+    /// Answers which topics the state of each sub-topology has.
+    fn create_internal_topics(
+        &self,
+        admin: &dyn Admin,
+        counts: &PartitionCounts,
+    ) -> Result<Vec<StateTopics>, InstanceError> {
         let application = &self.settings.application_id;
         let replication = self.settings.replication_factor;
-        let durability = self.settings.durability;
         for (name, partitions) in &counts.repartitions {
             let spec = TopicSpec {
                 name: repartition_topic(application, name),
@@ -154,18 +188,30 @@ impl Preparation<'_> {
             ensure(admin, &spec)?;
         }
         let subs = self.topology.plan().sub_topologies.iter().zip(&counts.sub_topologies);
+        let mut of_state = Vec::new();
         for (number, (sub, counts)) in subs.enumerate() {
-            for store in sub.stores.iter().filter(|_| durability.has_changelogs()) {
-                ensure(
-                    admin,
-                    &changelog::topic_spec(application, &store.name, durability, counts.tasks, replication),
-                )?;
+            let durability = self.settings.durability_of(sub);
+            let mut has = StateTopics {
+                changelogs: true,
+                spill: false,
+            };
+            for store in &sub.stores {
+                let spec = changelog::topic_spec(application, &store.name, durability, counts.tasks, replication);
+                has.changelogs &= match durability.has_changelogs() {
+                    true => look_for(admin, &spec)?.is_some() || create(admin, &spec).map(|_| true)?,
+                    // They may be needed by tasks that have still to change their strategy.
+                    false => look_for(admin, &spec)?.is_some(),
+                };
             }
-            let spills = self.settings.snapshots.spill && durability.has_packs() && !sub.stores.is_empty();
-            if spills {
+            if self.settings.snapshots.spill && !sub.stores.is_empty() {
                 let spec = spill_topic_spec(application, number as u16, counts.tasks, replication);
-                ensure(admin, &spec)?;
+                has.spill = match durability.has_packs() {
+                    true => ensure(admin, &spec).map(|()| true)?,
+                    // It may be needed by tasks that have still to change their strategy.
+                    false => look_for(admin, &spec)?.is_some(),
+                };
             }
+            of_state.push(has);
         }
         let commits = TopicSpec {
             name: commits_topic(application),
@@ -173,7 +219,53 @@ impl Preparation<'_> {
             replication,
             config: vec![("cleanup.policy".into(), "compact".into())],
         };
-        ensure(admin, &commits)
+        ensure(admin, &commits)?;
+        Ok(of_state)
+    }
+
+    /// Changelogs are kept as the strategy wants it. Those of an application that comes from another strategy are altered, as soon as no task needs
+    /// them as they were; whatever else differs is refused.
+    fn check_changelogs(&self, admin: &dyn Admin, topics: &Topics) -> Result<(), InstanceError> {
+        for (number, sub) in self.topology.plan().sub_topologies.iter().enumerate() {
+            let (number, durability) = (number as u16, self.settings.durability_of(sub));
+            if !durability.has_changelogs() {
+                continue;
+            }
+            for topic in topics.changelog_names(number) {
+                let spec = TopicSpec {
+                    name: topic,
+                    partitions: topics.tasks(number),
+                    replication: None,
+                    config: changelog::settings(durability),
+                };
+                let Some(info) = look_for(admin, &spec)? else {
+                    continue;
+                };
+                match is_of_another_strategy(&info, durability) {
+                    true => self.alter_changelog(topics, number, &spec)?,
+                    false => check(&spec, &info)?,
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Not before no task needs it as it is.
+    fn alter_changelog(&self, topics: &Topics, sub_topology: u16, spec: &TopicSpec) -> Result<(), InstanceError> {
+        let (log, application) = (&**self.log, &self.settings.application_id);
+        let tasks = topics.tasks_with_input(sub_topology);
+        let strategies = committed_strategies(log, application, &tasks).map_err(InstanceError::Log)?;
+        let wants_compaction = spec.config == changelog::settings(Durability::Changelog);
+        let mut others = strategies.iter().flatten().filter(|strategy| strategy.has_snapshots());
+        if wants_compaction && others.next().is_some() {
+            info!(topic = %spec.name, "compacted as soon as all tasks have changed their strategy");
+            return Ok(());
+        }
+        log.admin()
+            .alter_topic(&spec.name, &spec.config, CALL_TIMEOUT)
+            .map_err(InstanceError::Log)?;
+        info!(topic = %spec.name, settings = ?spec.config, "changelog topic altered: the strategy has changed");
+        Ok(())
     }
 
     /// Compares the plan with the one that the commits topic holds; writes it there the first time.
@@ -283,32 +375,49 @@ impl crate::log::BatchSource for PlanRecord {
 
 /// Creates an internal topic, or checks one that exists.
 fn ensure(admin: &dyn Admin, spec: &TopicSpec) -> Result<(), InstanceError> {
-    let mut info = admin.topic(&spec.name, CALL_TIMEOUT).map_err(InstanceError::Log)?;
-    if info.is_none() {
-        match admin.create_topic(spec, CALL_TIMEOUT) {
-            Ok(()) => {
-                info!(topic = %spec.name, partitions = spec.partitions, "internal topic created");
-                return Ok(());
-            }
-            // Another instance was faster; the topic may take a moment to be seen.
-            Err(LogError::TopicExists { .. }) => {
-                for _ in 0..VISIBLE_ATTEMPTS {
-                    info = admin.topic(&spec.name, CALL_TIMEOUT).map_err(InstanceError::Log)?;
-                    if info.is_some() {
-                        break;
-                    }
-                    std::thread::park_timeout(VISIBLE_PAUSE);
-                }
-            }
-            Err(error) => return Err(InstanceError::Log(error)),
+    match look_for(admin, spec)? {
+        Some(info) => check(spec, &info),
+        None if create(admin, spec)? => Ok(()),
+        None => {
+            // Another instance was faster.
+            let info = look_for(admin, spec)?;
+            info.map_or(Ok(()), |info| check(spec, &info))
         }
     }
-    match info {
-        Some(info) => check(spec, &info),
-        None => Err(InstanceError::MissingTopic {
-            topic: spec.name.to_string(),
-            role: "an internal topic",
-        }),
+}
+
+fn look_for(admin: &dyn Admin, spec: &TopicSpec) -> Result<Option<TopicInfo>, InstanceError> {
+    admin.topic(&spec.name, CALL_TIMEOUT).map_err(InstanceError::Log)
+}
+
+/// Creates an internal topic; false where another instance was faster. It is there in both cases.
+fn create(admin: &dyn Admin, spec: &TopicSpec) -> Result<bool, InstanceError> {
+    match admin.create_topic(spec, CALL_TIMEOUT) {
+        Ok(()) => {
+            info!(topic = %spec.name, partitions = spec.partitions, "internal topic created");
+            return Ok(true);
+        }
+        Err(LogError::TopicExists { .. }) => {}
+        Err(error) => return Err(InstanceError::Log(error)),
+    }
+    // It may take a moment to be seen.
+    for _ in 0..VISIBLE_ATTEMPTS {
+        if look_for(admin, spec)?.is_some() {
+            return Ok(false);
+        }
+        std::thread::park_timeout(VISIBLE_PAUSE);
+    }
+    Err(InstanceError::MissingTopic {
+        topic: spec.name.to_string(),
+        role: "an internal topic",
+    })
+}
+
+/// Whether a changelog topic is as another strategy than `durability` has it, and as nothing but Tidegate makes it.
+fn is_of_another_strategy(info: &TopicInfo, durability: Durability) -> bool {
+    match durability.has_snapshots() {
+        true => info.cleanup_policy == "compact",
+        false => info.cleanup_policy == "delete" && info.retention_ms == -1,
     }
 }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 use crate::durability::Durability;
 use crate::durability::snapshot::{ChainLimits, Retention};
 use crate::operators::OnError;
+use crate::topology::SubTopology;
 use crate::worker::{RestoreMode, SavepointSettings, SnapshotSettings};
 
 /// Files of a database that are smaller than this share an object: a request costs as much as some hundred KiB of traffic.
@@ -58,6 +59,10 @@ pub struct InstanceSettings {
     pub guarantee: Guarantee,
     /// What makes state durable.
     pub durability: Durability,
+    /// The same for single stores, by name. Stores of one sub-topology are one state, so they have the same.
+    pub store_durability: BTreeMap<String, Durability>,
+    /// While a strategy changes to `changelog`, each epoch of a task copies about so many bytes of rows to its changelogs.
+    pub copy_slice_bytes: usize,
     /// The snapshot repository, where the strategy has one.
     pub snapshots: SnapshotSettings,
     /// Savepoints, which need an object store; off where the interval is zero.
@@ -100,6 +105,19 @@ pub struct InstanceSettings {
 }
 
 impl InstanceSettings {
+    /// What makes the state of a sub-topology durable.
+    pub fn durability_of(&self, sub_topology: &SubTopology) -> Durability {
+        let mut named = sub_topology.stores.iter();
+        let named = named.find_map(|store| self.store_durability.get(&store.name).copied());
+        named.unwrap_or(self.durability)
+    }
+
+    /// The first strategy that asks for an object store, if one does.
+    pub fn durability_with_snapshots(&self) -> Option<Durability> {
+        let all = std::iter::once(&self.durability).chain(self.store_durability.values());
+        all.copied().find(|durability| durability.has_snapshots())
+    }
+
     /// The settings of application `application_id` as the service ships them: one worker, exactly-once, a commit every
     /// 100 ms, RocksDB below `./state`.
     pub fn new(application_id: &str) -> Self {
@@ -110,6 +128,8 @@ impl InstanceSettings {
             workers: 1,
             guarantee: Guarantee::ExactlyOnce,
             durability: Durability::Changelog,
+            store_durability: BTreeMap::new(),
+            copy_slice_bytes: 4 * MIB,
             snapshots: SnapshotSettings {
                 limits: ChainLimits {
                     interval: Duration::from_secs(60),

@@ -148,14 +148,6 @@ pub enum SavepointError {
         /// What is wrong, an object each.
         problems: Vec<String>,
     },
-    /// Replacing state in place is not possible under this strategy.
-    #[error(
-        "application {application} has state under durability = \"changelog\", which is spread over its changelog topics and cannot be replaced at once; restore into a new application.id"
-    )]
-    NotReplaceable {
-        /// The application.
-        application: String,
-    },
     /// Its stores are not those of the topology.
     #[error("task {task} of savepoint {name} has stores {has}, the topology has {needs}")]
     StoresDiffer {
@@ -207,7 +199,6 @@ impl Coded for SavepointError {
             SavepointError::NoPast { .. } => "TG4211",
             SavepointError::GroupLost { .. } => "TG4212",
             SavepointError::Damaged { .. } => "TG4213",
-            SavepointError::NotReplaceable { .. } => "TG4214",
             SavepointError::StoresDiffer { .. } => "TG4215",
             SavepointError::NoObjectStore => "TG4216",
             SavepointError::Blob(error) => error.code(),

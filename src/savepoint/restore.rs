@@ -13,7 +13,7 @@ use tracing::info;
 use crate::blob::BlobStore;
 use crate::durability::savepoint::{Part, Savepoint};
 use crate::durability::snapshot::{StateRef, StoredFile};
-use crate::durability::{CommitRecord, Durability, Pointer};
+use crate::durability::{Beginning, CommitRecord, Durability, Pointer};
 use crate::ids::{Epoch, Lineage, StoreId, TaskId, TopicPartition};
 use crate::instance::{Backend, InstanceSettings, prepare};
 use crate::log::{Commit, CommitOffset, GroupMetadata, Log, LogError, OutBatch, OutTopic, Producer};
@@ -29,8 +29,6 @@ use super::seat::Seat;
 
 const ASK_TIMEOUT: Duration = Duration::from_secs(10);
 const LOOK: Duration = Duration::from_millis(100);
-/// For so long a topic that is deleted may still be seen.
-const DELETION_LOOKS: u32 = 300;
 /// The first epoch of the new lineage: the one that the restore commits.
 const FIRST: Epoch = Epoch(1);
 
@@ -250,10 +248,7 @@ struct Restore<'a> {
 impl Restore<'_> {
     fn run(&mut self, seen: &mut dyn FnMut(Progress)) -> Result<(), SavepointError> {
         self.open_producer()?;
-        let has_offsets = self.check_offsets()?;
-        if self.durability() == Durability::Changelog {
-            self.clear_changelogs(has_offsets)?;
-        }
+        self.check_offsets()?;
         let all_bytes = self.origin.tasks.iter().map(OriginTask::bytes).sum();
         for (tasks, task) in self.origin.tasks.iter().enumerate() {
             self.put_in_place(task)?;
@@ -286,8 +281,11 @@ impl Restore<'_> {
         Ok(())
     }
 
-    fn durability(&self) -> Durability {
-        self.target.settings.durability
+    fn durability(&self, task: TaskId) -> Durability {
+        let sub_topologies = &self.target.topology.plan().sub_topologies;
+        self.target
+            .settings
+            .durability_of(&sub_topologies[usize::from(task.sub_topology)])
     }
 
     /// Before any offset is read (invariant I7). One restore at a time: the second one fences the first.
@@ -301,24 +299,24 @@ impl Restore<'_> {
         Ok(())
     }
 
-    fn check_offsets(&self) -> Result<bool, SavepointError> {
+    fn check_offsets(&self) -> Result<(), SavepointError> {
         let admin = self.target.log.admin();
         let application = &self.target.settings.application_id;
-        let mut has_offsets = false;
         for task in &self.origin.tasks {
             let inputs: Vec<TopicPartition> = self.inputs(task.task).into_iter().map(|(_, input)| input).collect();
             let committed = admin.committed(application, &inputs, ASK_TIMEOUT)?;
-            if let Some(index) = committed.iter().position(Option::is_some) {
-                if !self.target.replaces {
-                    return Err(SavepointError::HasOffsets {
-                        application: application.clone(),
-                        partition: inputs[index].clone(),
-                    });
-                }
-                has_offsets = true;
+            if let Some(index) = committed
+                .iter()
+                .position(Option::is_some)
+                .filter(|_| !self.target.replaces)
+            {
+                return Err(SavepointError::HasOffsets {
+                    application: application.clone(),
+                    partition: inputs[index].clone(),
+                });
             }
         }
-        Ok(has_offsets)
+        Ok(())
     }
 
     fn inputs(&self, task: TaskId) -> Vec<(usize, TopicPartition)> {
@@ -331,53 +329,29 @@ impl Restore<'_> {
             let name = Arc::clone(&names[usize::from(topic.0)]);
             (*topic, TopicPartition::new(name, task.partition))
         };
-        self.topics
-            .changelogs(task.sub_topology)
-            .iter()
+        let changelogs = self.topics.changelogs(task.sub_topology).iter();
+        changelogs
+            .filter(|_| self.durability(task).has_changelogs())
             .map(partition)
             .collect()
-    }
-
-    /// Changelogs are the state, so nothing else may be in them. What is there of an application without offsets is left of an earlier attempt.
-    fn clear_changelogs(&mut self, has_offsets: bool) -> Result<(), SavepointError> {
-        let admin = self.target.log.admin();
-        let mut filled = Vec::new();
-        for (_, partition) in self.origin.tasks.iter().flat_map(|task| self.changelogs(task.task)) {
-            if admin.watermarks(&partition, ASK_TIMEOUT)?.high > 0 && !filled.contains(&partition.topic) {
-                filled.push(partition.topic);
-            }
-        }
-        if filled.is_empty() {
-            return Ok(());
-        }
-        if has_offsets {
-            return Err(SavepointError::NotReplaceable {
-                application: self.target.settings.application_id.clone(),
-            });
-        }
-        self.producer = None;
-        for topic in filled {
-            admin.delete_topic(&topic, ASK_TIMEOUT)?;
-            for _ in 0..DELETION_LOOKS {
-                if admin.topic(&topic, ASK_TIMEOUT)?.is_none() {
-                    break;
-                }
-                self.seat.wait(LOOK)?;
-            }
-        }
-        let target = self.target;
-        self.topics = prepare(target.topology, target.settings, &target.log, &target.clock)?;
-        self.open_producer()
     }
 
     fn put_in_place(&mut self, task: &OriginTask) -> Result<(), SavepointError> {
         let lineage = Lineage((self.target.random)());
         let cut = self.cut(task)?;
-        let mut changelog = BTreeMap::new();
+        let (mut changelog, mut since) = (BTreeMap::new(), Vec::new());
         for (_, partition) in self.changelogs(task.task) {
             let marks = self.target.log.admin().watermarks(&partition, ASK_TIMEOUT)?;
             changelog.insert(partition, marks.high);
+            since.push(marks.high);
         }
+        // What is in them is of another history, or left of an earlier attempt.
+        let has_former = self.durability(task.task).has_changelogs() && since.iter().any(|offset| *offset > 0);
+        let since = Beginning {
+            epoch: FIRST,
+            offsets: since,
+        };
+        let since = Some(since).filter(|_| has_former);
         let meta = StateMeta {
             lineage,
             epoch: FIRST,
@@ -393,14 +367,14 @@ impl Restore<'_> {
             };
             let backend = load(&*self.origin.store, task, self.target.scratch, kind, &meta)?;
             self.seat.stay()?;
-            match self.durability() {
+            match self.durability(task.task) {
                 Durability::Changelog => self.write_changelogs(task, &backend)?,
                 _ => state = self.write_base(task, &backend, lineage)?,
             }
             drop(backend);
             self.target.scratch.databases(kind)?.clear(task.task)?;
         }
-        self.note(task.task, &meta, state);
+        self.note(task.task, &meta, state, since);
         self.restored.lineages.insert(task.task, lineage);
         self.seat.stay()
     }
@@ -486,14 +460,15 @@ impl Restore<'_> {
         }
     }
 
-    fn note(&mut self, task: TaskId, meta: &StateMeta, state: StateRef) {
-        let (plan, durability) = (self.target.topology.fingerprint().to_owned(), self.durability());
+    fn note(&mut self, task: TaskId, meta: &StateMeta, state: StateRef, since: Option<Beginning>) {
+        let (plan, durability) = (self.target.topology.fingerprint().to_owned(), self.durability(task));
         let pointer = Pointer {
             lineage: meta.lineage,
             epoch: meta.epoch,
             plan: plan.clone(),
             durability,
             state: state.clone(),
+            since: since.clone(),
         };
         let metadata = pointer.to_metadata();
         let offsets = meta.cut.iter().map(|(partition, offset)| CommitOffset {
@@ -511,6 +486,7 @@ impl Restore<'_> {
             changelog: meta.changelog.clone(),
             durability,
             state,
+            since,
         };
         self.records.push((task.to_string().into_bytes(), record.to_json()));
     }

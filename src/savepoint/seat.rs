@@ -98,12 +98,6 @@ impl Seat {
     pub(super) fn stay(&mut self) -> Result<(), SavepointError> {
         self.serve(Duration::ZERO)
     }
-
-    /// Lets time pass and stays in the group.
-    pub(super) fn wait(&mut self, wait: Duration) -> Result<(), SavepointError> {
-        self.serve(wait)
-    }
-
     /// What commits are fenced by.
     pub(super) fn metadata(&self) -> GroupMetadata {
         self.metadata.clone()

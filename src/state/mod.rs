@@ -331,4 +331,4 @@ pub use memory::MemoryBackend;
 pub use meta::StateMeta;
 pub use overlay::Overlay;
 pub use rocks::{RocksBackend, RocksShared};
-pub use task_state::{StateCounts, TaskState};
+pub use task_state::{Rewritten, StateCounts, TaskState};

@@ -39,6 +39,17 @@ pub struct StateCounts {
     pub sealed_bytes: usize,
 }
 
+/// What [`TaskState::rewrite`] has done.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Rewritten {
+    /// Rows written again.
+    pub rows: u64,
+    /// Bytes of their keys and values.
+    pub bytes: usize,
+    /// The first key that was not looked at; `None` at the end of the store.
+    pub next: Option<Vec<u8>>,
+}
+
 impl TaskState {
     /// A view of `backend`, with a cache of at most `cache_bytes`; `ordered[i]` says whether store `i` is scanned by range.
     pub fn new(backend: Arc<dyn StateBackend>, ordered: &[bool], cache_bytes: usize) -> Self {
@@ -128,6 +139,31 @@ impl TaskState {
             return self.backend.scan(store, from, to, visit);
         }
         merge_scan(&mut layers, |visit| self.backend.scan(store, from, to, visit), visit)
+    }
+
+    /// Writes rows of the backend from key `from` on again as they are, about `bytes` of them, so that the epoch has them. Rows that an overlay has are
+    /// passed over: what they are was written in its epoch.
+    ///
+    /// # Errors
+    /// As [`StateBackend::scan`].
+    pub fn rewrite(&mut self, store: StoreId, from: &[u8], bytes: usize) -> StateResult<Rewritten> {
+        let mut done = Rewritten::default();
+        let (active, sealed, cache) = (&mut self.active, &self.sealed, &self.cache);
+        self.backend.scan(store, from, &[], &mut |key, value| {
+            if done.bytes >= bytes {
+                done.next = Some(key.to_vec());
+                return false;
+            }
+            let hash = cache.hash_of(store, key);
+            let is_known = |overlay: &Overlay| overlay.find(hash, store, key).is_some();
+            if !is_known(active) && !sealed.iter().any(|overlay| is_known(overlay)) {
+                active.write(hash, store, key, Some(value));
+                done.rows += 1;
+                done.bytes += key.len() + value.len();
+            }
+            true
+        })?;
+        Ok(done)
     }
 
     /// Bytes that the active overlay holds.

@@ -17,6 +17,8 @@ use super::clock::VirtualClock;
 use super::world::{APPLICATION, Setup, World};
 
 const CACHE_BYTES: usize = 64 << 10;
+/// Small enough that copying a test's state takes several epochs.
+const COPY_SLICE_BYTES: usize = 100;
 const SESSION: Duration = Duration::from_secs(6);
 const TRANSACTION: Duration = Duration::from_secs(10);
 
@@ -74,6 +76,7 @@ impl TestCluster {
         settings.transaction_timeout = TRANSACTION;
         settings.snapshots = snapshots();
         settings.savepoints.poll = Duration::ZERO;
+        settings.copy_slice_bytes = COPY_SLICE_BYTES;
         Self {
             setup: Setup {
                 topology: topology.into(),
@@ -82,6 +85,7 @@ impl TestCluster {
                 seed: 0,
                 static_members: false,
                 settings,
+                changes: false,
                 faults: None,
             },
             world: None,
@@ -126,6 +130,13 @@ impl TestCluster {
         self
     }
 
+    /// Has the strategy changed now and then while records are written, to one that the seed decides on.
+    #[must_use]
+    pub fn durability_changes(mut self) -> Self {
+        self.setup.changes = true;
+        self
+    }
+
     /// Gives each instance an identity of its own in the group (`group.instance.id`), which it keeps over restarts.
     #[must_use]
     pub fn static_members(mut self) -> Self {
@@ -163,6 +174,40 @@ impl TestCluster {
     /// transactions are never among it.
     pub fn read<K: 'static, V: 'static>(&mut self, topic: &Topic<K, V>) -> Vec<Record<K, V>> {
         self.world().read(topic)
+    }
+
+    /// Changes what makes state durable, as one would in production: the instances start again one after the other with the new setting, while those
+    /// that have it not yet go on. [`settle`](Self::settle) returns when every task has changed.
+    ///
+    /// ```
+    /// # use tidegate::codec::{I64Be, Utf8};
+    /// # use tidegate::durability::Durability;
+    /// # use tidegate::record::Record;
+    /// # use tidegate::testkit::TestCluster;
+    /// # use tidegate::topology::{Builder, Topic};
+    /// # let words = Topic::new("words", Utf8, Utf8);
+    /// # let builder = Builder::new();
+    /// # builder.stream(&words).group_by_key().count("count");
+    /// # let topology = builder.build()?;
+    /// let mut cluster = TestCluster::new(topology).instances(2).durability(Durability::ChangelogAndSnapshot);
+    /// cluster.pipe(&words, Record::new("sleet".to_owned(), String::new(), 0));
+    /// cluster.change_durability(Durability::Snapshot);
+    /// cluster.pipe(&words, Record::new("sleet".to_owned(), String::new(), 1));
+    /// cluster.settle();
+    /// assert_eq!(cluster.look_up("count", Utf8, I64Be, &"sleet".to_owned()), Some(2));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Panics
+    /// Where the new strategy needs an object store and the cluster was made without one: by a strategy without snapshots, and without
+    /// [`durability_changes`](Self::durability_changes).
+    pub fn change_durability(&mut self, to: Durability) {
+        let world = self.world();
+        assert!(
+            !to.has_snapshots() || world.store.is_some(),
+            "the cluster has no object store"
+        );
+        world.change_durability(to);
     }
 
     /// Starts one more instance; answers its number.

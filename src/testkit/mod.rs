@@ -32,6 +32,9 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+#[cfg(test)]
+mod change_tests;
+mod changes;
 mod chaos;
 mod clock;
 mod cluster;

@@ -119,6 +119,25 @@ impl Outside {
         folded.partitions.get(&partition).cloned().unwrap_or_default()
     }
 
+    /// The rows that the committed changelog of a store comes to from offset `since` on.
+    pub(super) fn folded_since(&self, topic: &Arc<str>, partition: i32, since: i64) -> Entries {
+        let mut reader = reader(&self.log, topic, |watermarks: Watermarks| watermarks.low)
+            .unwrap_or_else(|error| panic!("{topic} cannot be read: {error}"));
+        let mut entries = Entries::default();
+        while let Ok(Some(batch)) = reader.poll(READ_RECORDS, Duration::ZERO) {
+            for run in batch.runs().iter().filter(|run| run.slot.cast_signed() == partition) {
+                for record in (run.start..run.end).map(|index| batch.record(index)) {
+                    let key = record.key.unwrap_or_default();
+                    match record.value.filter(|_| record.offset >= since) {
+                        Some(value) => entries.insert(key.into(), value.into()),
+                        None => entries.remove(key),
+                    };
+                }
+            }
+        }
+        entries
+    }
+
     /// Whether no transaction is open on a topic: one that a crash left behind hides what was committed after it.
     pub(super) fn is_stable(&self, topic: &Arc<str>) -> bool {
         let stable = || -> LogResult<bool> {

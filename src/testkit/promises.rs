@@ -42,7 +42,13 @@ impl Promises<'_> {
             let Some(pointer) = self.pointer(task) else { continue };
             self.check_disks(task, &pointer);
             match pointer.durability {
-                Durability::Changelog => self.check_state(task, &pointer),
+                Durability::Changelog => {
+                    self.check_state(task, &pointer);
+                    // Also from nothing, by whoever opens it, where the strategy was another one before.
+                    if pointer.since.is_some() {
+                        self.check_rebuilt(task, &pointer);
+                    }
+                }
                 _ => self.check_rebuilt(task, &pointer),
             }
         }
@@ -127,7 +133,10 @@ impl Promises<'_> {
         let specs = &self.plan.sub_topologies[task.sub_topology as usize].stores;
         for (index, spec) in specs.iter().enumerate() {
             let topic: Arc<str> = changelog::topic_name(self.application, &spec.name);
-            let folded = self.outside.folded(&topic, task.partition);
+            let folded = match pointer.since.as_ref().and_then(|since| since.offsets.get(index)) {
+                Some(since) => self.outside.folded_since(&topic, task.partition, *since),
+                None => self.outside.folded(&topic, task.partition),
+            };
             for (_, stores) in &current {
                 let same = stores[index] == folded;
                 assert!(

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::blob::BlobStore;
-use crate::durability::Durability;
 use crate::durability::snapshot::{Manifest, SnapshotId, task_folder};
 use crate::ids::{Lineage, TaskId, TopicPartition};
 use crate::instance::InstanceSettings;
@@ -53,7 +52,7 @@ impl Rebuilder {
             states: Arc::clone(&disk) as _,
             clock: Arc::clone(&self.clock),
             metrics: Arc::default(),
-            repository: (self.settings.durability != Durability::Changelog).then(|| Arc::new(repository)),
+            repository: Some(Arc::new(repository)),
         });
         let opened = opener.open(OpenRequest {
             task,

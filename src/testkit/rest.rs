@@ -65,6 +65,7 @@ impl World {
         let now = self.now();
         // In rounds without any activity every member has asked the group, and nobody holds what he does not know to be lost.
         self.rested >= REST_ROUNDS
+            && self.changes.are_over()
             && self.activity == self.activity_now()
             && self.slots.iter().all(|slot| {
                 slot.is_ready(now) && !slot.network.is_busy() && (slot.doomed_at.is_none() || slot.instance.is_none())
@@ -110,7 +111,15 @@ impl World {
 
     pub(super) fn statuses(&self) -> String {
         let status = |slot: &Slot| match &slot.instance {
-            Some(instance) => format!("{}: {}", slot.name, instance.status().detail),
+            Some(instance) => {
+                let counters = instance.counters();
+                let (changing, failed) = (counters.tasks_changing.get(), counters.snapshots_failed.get());
+                let detail = instance.status().detail;
+                format!(
+                    "{}: {detail}, {changing} changing their strategy, {failed} bases failed",
+                    slot.name
+                )
+            }
             None => format!("{}: gone", slot.name),
         };
         let statuses: Vec<String> = self.slots.iter().map(status).collect();

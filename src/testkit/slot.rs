@@ -174,6 +174,8 @@ impl Slot {
             ("a base snapshot came to nothing", &counters.snapshots_failed),
             ("state was fetched from the repository", &counters.restored_bytes),
             ("objects were collected", &counters.objects_collected),
+            ("a task changed its strategy", &counters.strategy_changes),
+            ("a change of strategy began anew", &counters.strategy_changes_anew),
             ("an epoch was committed", &counters.commits),
         ] {
             story.happened_often(kind, counter.get());
@@ -207,7 +209,8 @@ impl Slot {
     pub(super) fn is_ready(&self, now: Duration) -> bool {
         match &self.instance {
             Some(instance) => {
-                let applied = instance.counters().apply_backlog.get() == 0;
+                let counters = instance.counters();
+                let applied = counters.apply_backlog.get() == 0 && counters.tasks_changing.get() == 0;
                 instance.status().ready && applied && !self.is_held(now)
             }
             None => self.back_at.is_none(),

@@ -11,7 +11,7 @@ use crate::ids::TaskId;
 use crate::instance::{InstanceError, InstanceSettings};
 use crate::record::Record;
 use crate::topology::{Builder, Topic, Topology};
-use crate::worker::{NotOpened, WorkerError};
+use crate::worker::NotOpened;
 
 use super::TestCluster;
 use super::store::SimulatedStore;
@@ -536,20 +536,5 @@ fn class(name: &str) -> &'static str {
         name if name.starts_with(PACKS_FOLDER) => "increment",
         name if name.contains("/manifests/") => "manifest",
         _ => "file",
-    }
-}
-
-#[test]
-fn another_strategy_than_the_one_that_wrote_the_state_is_refused() {
-    let mut cluster = cluster(Durability::Snapshot);
-    count(&mut cluster, 0..2);
-    cluster.stop(0);
-    cluster.world().site.settings.durability = Durability::ChangelogAndSnapshot;
-    cluster.restart(0);
-    match cluster.failure() {
-        Some(InstanceError::Worker(error @ WorkerError::StrategyChanged { .. })) => {
-            assert_eq!(error.code(), "TG4010");
-        }
-        other => panic!("{other:?}"),
     }
 }

@@ -13,6 +13,7 @@ use crate::state::StateMeta;
 use crate::time::Clock;
 use crate::topology::{Topic, TopicRef, Topology};
 
+use super::changes::Changes;
 use super::clock::{LocalClock, VirtualClock};
 use super::faults::Faults;
 use super::lifeline::Lifeline;
@@ -49,6 +50,8 @@ pub(super) struct Setup {
     pub(super) seed: u64,
     pub(super) static_members: bool,
     pub(super) settings: InstanceSettings,
+    /// Whether the strategy is changed now and then, by a restart of one instance after the other.
+    pub(super) changes: bool,
     /// Whether things go wrong; and if so, which of them only.
     pub(super) faults: Option<Option<Arc<BTreeSet<u32>>>>,
 }
@@ -73,6 +76,7 @@ pub(super) struct World {
     /// How long the next instance stands still that restores a task.
     pub(super) ambush: Option<Duration>,
     pub(super) savepoints: Savepoints,
+    pub(super) changes: Changes,
 }
 
 impl World {
@@ -96,7 +100,9 @@ impl World {
     /// A cluster without instances on a log that is there.
     pub(super) fn on(setup: &Setup, clock: Arc<VirtualClock>, log: Arc<EmbeddedLog>) -> Self {
         let faults = setup.faults.clone();
-        let has_store = setup.settings.durability.has_snapshots() || !setup.settings.savepoints.poll.is_zero();
+        let settings = &setup.settings;
+        let has_store =
+            settings.durability_with_snapshots().is_some() || !settings.savepoints.poll.is_zero() || setup.changes;
         let store = has_store.then(|| Arc::new(SimulatedStore::new(Arc::clone(&clock))));
         Self {
             site: Site {
@@ -121,6 +127,7 @@ impl World {
             rounds: 0,
             ambush: None,
             savepoints: Savepoints::default(),
+            changes: Changes::new(setup.changes.then(|| Seed::of(setup.seed, 5))),
         }
     }
 
@@ -267,6 +274,7 @@ impl World {
     pub(super) fn round(&mut self) -> Result<(), InstanceError> {
         self.pass_time();
         self.look_after_savepoints();
+        self.renew_next();
         self.cause_faults();
         self.end_faults();
         let mut order: Vec<(usize, usize)> = Vec::new();
@@ -366,7 +374,13 @@ impl World {
         let activity = self.activity_now();
         let now = self.now();
         let held = self.slots.iter().any(|slot| slot.is_held(now));
-        (self.quiet, self.rested) = match (activity == self.activity, held) {
+        // Base snapshots are made in many steps of which nothing is heard.
+        let changing = |slot: &Slot| {
+            let counters = slot.instance.as_ref().map(|instance| instance.counters());
+            counters.is_some_and(|counters| counters.tasks_changing.get() > 0)
+        };
+        let is_quiet = activity == self.activity && !self.slots.iter().any(changing);
+        (self.quiet, self.rested) = match (is_quiet, held) {
             (false, _) => (0, 0),
             (true, true) => (self.quiet + 1, 0),
             (true, false) => (self.quiet + 1, self.rested + 1),
@@ -405,6 +419,7 @@ impl World {
 
     pub(super) fn pipe<K: 'static, V: 'static>(&mut self, topic: &Topic<K, V>, record: &Record<K, V>) {
         self.outside.write(topic, record);
+        self.change_now_and_then();
         // What goes wrong should do so in the midst of work.
         if self.faults.is_some() && self.site.order.once_in(ROUND_PER_RECORDS) {
             self.round_or_panic();

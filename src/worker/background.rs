@@ -96,6 +96,8 @@ pub enum Done {
     Collected(Result<Collection, SnapshotError>),
     /// What a base snapshot has superseded was deleted, or could not be.
     Retired(Result<Collection, SnapshotError>),
+    /// What follows from a change of strategy was looked after.
+    Settled,
     /// A step of a savepoint.
     Savepoint(Box<savepoints::Done>),
 }

@@ -12,7 +12,7 @@ use crate::planted::{Bug, planted};
 use crate::task::EpochEnd;
 
 use super::error::WorkerError;
-use super::held::{CommitRecords, SealedEpoch, Stage};
+use super::held::{CommitRecords, Former, SealedEpoch, Stage};
 use super::worker::{Committing, Phase, Worker, Writer};
 
 /// Aborts in a row after which the pause before the next attempt stops growing.
@@ -25,6 +25,11 @@ impl Worker {
         for running in self.tasks.values_mut().filter_map(|stage| stage.running_mut()) {
             if running.has_work(now) {
                 running.task.barrier()?;
+                // A database that lacks files is read by nobody who need not.
+                if let Some(copying) = running.copying.as_mut().filter(|_| running.lazy.is_none()) {
+                    let bytes = self.settings.copy_slice_bytes.min(self.settings.overlay_max_bytes / 4);
+                    copying.copy_slice(&mut running.task.scope_mut().state, bytes)?;
+                }
             }
         }
         Ok(())
@@ -37,12 +42,13 @@ impl Worker {
             return self.roll_back("a base snapshot grew old before a commit named it", false);
         }
         let now = self.moment();
+        let is_transactional = self.settings.transactional_id.is_some();
         let mut epochs = Vec::new();
         for (id, stage) in &mut self.tasks {
             let Some(running) = stage.running_mut() else { continue };
             if running.has_work(now.monotonic) {
                 let changelogs = changelog_partitions(&self.topics, *id);
-                let epoch = SealedEpoch::seal(running, &changelogs, &self.plan, self.settings.durability, now);
+                let epoch = SealedEpoch::seal(running, &changelogs, &self.plan, is_transactional, now);
                 if planted(Bug::ApplyBeforeCommit)
                     && let Some(backend) = &running.backend
                 {
@@ -181,6 +187,7 @@ impl Worker {
         self.metrics.commit_latency.observe(took);
         self.work.note_pack(&committing.epochs);
         let mut outdated = Vec::new();
+        let mut arrived = Vec::new();
         for epoch in committing.epochs {
             self.metrics.records_committed.add(epoch.end.records);
             self.count_nodes(&epoch);
@@ -202,6 +209,9 @@ impl Worker {
                     }
                 }
             }
+            if running.arrived(epoch.durability, epoch.since.clone()) {
+                arrived.push((epoch.end.task, epoch.durability));
+            }
             match &running.backend {
                 Some(backend) if !planted(Bug::ApplyBeforeCommit) => {
                     self.metrics.apply_backlog.add(1);
@@ -217,6 +227,9 @@ impl Worker {
         }
         for (task, outdated) in outdated {
             self.retire(task, outdated);
+        }
+        for (task, durability) in arrived {
+            self.strategy_changed(task, durability);
         }
         self.send_outputs()
     }
@@ -308,7 +321,10 @@ impl Worker {
                 *stage = Stage::Waiting {
                     from,
                     backend: running.backend.take(),
-                    begun_at: std::mem::take(&mut running.begun_at),
+                    former: Former {
+                        begun_at: std::mem::take(&mut running.begun_at),
+                        copying: running.copying.take(),
+                    },
                 };
                 self.metrics.tasks_running.add(-1);
                 self.metrics.tasks_opening.add(1);

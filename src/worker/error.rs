@@ -110,10 +110,8 @@ pub enum WorkerError {
         /// Epoch on disk.
         epoch: Epoch,
     },
-    /// The strategy has changed since the state was written.
-    #[error(
-        "task {task} was last committed with durability = {committed:?}, now it is {ours:?}: the state would not be found; set it back, or start under a new application.id"
-    )]
+    /// The strategy has changed since the state was written, and this instance cannot carry the change out.
+    #[error("task {task} was last committed with durability = {committed:?}, now it is {ours:?}: {reason}")]
     StrategyChanged {
         /// The task.
         task: TaskId,
@@ -121,6 +119,8 @@ pub enum WorkerError {
         committed: &'static str,
         /// The strategy that is set now.
         ours: &'static str,
+        /// What is lacking, and what to do.
+        reason: &'static str,
     },
     /// None of the snapshots can be used (invariant I14).
     #[error(

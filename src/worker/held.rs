@@ -5,8 +5,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use crate::durability::snapshot::{Chain, SpilledIncrement, StateRef};
-use crate::durability::{CommitRecord, Durability, Pointer, changelog::StoreIncrement};
+use tracing::info;
+
+use crate::durability::snapshot::{Chain, PackId, SpilledIncrement, StateRef};
+use crate::durability::{Beginning, CommitRecord, Durability, Pointer, Transition, changelog::StoreIncrement};
 use crate::ids::{Epoch, StoreId, TaskId, TopicPartition};
 use crate::log::{CommitOffset, OutBatch, OutTopic};
 use crate::planted::{Bug, planted};
@@ -15,7 +17,9 @@ use crate::task::{EpochEnd, Task};
 use crate::time::Millis;
 
 use super::background::ApplyJob;
+use super::copying::Copying;
 use super::metrics::WorkerMetrics;
+use super::opener::UNKNOWN_DEPTH;
 use super::snapshots::{FileHashes, KnownIncrements, Outdated, PersistTask};
 
 /// A task and how far it is.
@@ -26,20 +30,29 @@ pub(super) enum Stage {
         from: Duration,
         /// The open database of a task that was rolled back.
         backend: Option<Arc<dyn StateBackend>>,
-        /// Where a task that was rolled back had begun; empty for one that has not run.
-        begun_at: Vec<i64>,
+        /// What is known of a task that was rolled back.
+        former: Former,
     },
     /// Being opened in the background.
     Opening {
         /// Ticket of the request.
         ticket: u64,
         /// As in [`Stage::Waiting`].
-        begun_at: Vec<i64>,
+        former: Former,
         /// Tells the opener to give up.
         _cancelled: CancelOnDrop,
     },
     /// Processing records.
     Running(Box<Running>),
+}
+
+/// What a task that was rolled back is opened with. Nobody else has had it meanwhile.
+#[derive(Default)]
+pub(super) struct Former {
+    /// Where it had begun; empty for one that has not run.
+    pub(super) begun_at: Vec<i64>,
+    /// What it had copied, where its strategy changes.
+    pub(super) copying: Option<Copying>,
 }
 
 impl Stage {
@@ -96,6 +109,22 @@ pub(super) struct LazyFiles {
     pub(super) _counted: CountedAsLacking,
 }
 
+/// Counts a task whose strategy changes.
+pub(super) struct CountedAsChanging(Arc<WorkerMetrics>);
+
+impl CountedAsChanging {
+    pub(super) fn begin(metrics: &Arc<WorkerMetrics>) -> Self {
+        metrics.tasks_changing.add(1);
+        Self(Arc::clone(metrics))
+    }
+}
+
+impl Drop for CountedAsChanging {
+    fn drop(&mut self) {
+        self.0.tasks_changing.add(-1);
+    }
+}
+
 /// Counts a task that lacks files.
 pub(super) struct CountedAsLacking(Arc<WorkerMetrics>);
 
@@ -128,6 +157,18 @@ pub(super) struct Running {
     pub(super) unapplied: usize,
     /// When its offsets were last put into a commit, or read.
     pub(super) sealed_at: Duration,
+    /// The strategy of the last commit, and the one that is set.
+    pub(super) transition: Transition,
+    /// Until it is dropped the task counts as one whose strategy changes.
+    pub(super) changing: Option<CountedAsChanging>,
+    /// Whether a base snapshot was made since it was opened.
+    pub(super) has_new_base: bool,
+    /// What of its rows is copied, where the strategy changes to `changelog`.
+    pub(super) copying: Option<Copying>,
+    /// As in [`Pointer::since`].
+    pub(super) since: Option<Beginning>,
+    /// Where the changelogs were when it was opened, and at which epoch.
+    pub(super) opened_at: Beginning,
     /// Its state in the repository; `None` where there is none.
     pub(super) chain: Option<Chain>,
     /// Its partition of the spill topic, and an offset there at or before everything that comes next; `None` where nothing is spilled.
@@ -166,7 +207,76 @@ impl Running {
             Hold::Frozen => return false,
         }
         let names_a_base = self.chain.as_ref().is_some_and(Chain::has_unnamed_base);
-        self.task.has_moved() || names_a_base || now.saturating_sub(self.sealed_at) >= IDLE_COMMIT_INTERVAL
+        self.task.has_moved()
+            || names_a_base
+            || self.copying.is_some()
+            || self.begins_packs()
+            || now.saturating_sub(self.sealed_at) >= IDLE_COMMIT_INTERVAL
+    }
+
+    /// Whether the strategy changes and a base snapshot has to be made for that.
+    pub(super) fn lacks_base(&self) -> bool {
+        self.transition.needs_base() && !self.has_new_base
+    }
+
+    /// Whether the strategy changes to `snapshot` and no increment is in the object store yet. The first one is stored even if it is empty, and bases come
+    /// after it: so increments lead back to the base, as they always do.
+    pub(super) fn begins_packs(&self) -> bool {
+        let has_none = |chain: &Chain| chain.depth() == UNKNOWN_DEPTH;
+        let begins = self.transition.is_under_way() && self.transition.to.has_packs();
+        begins && self.chain.as_ref().is_some_and(has_none)
+    }
+
+    /// Whether a base snapshot may be made as far as a change of the strategy is concerned.
+    pub(super) fn may_have_base(&self) -> bool {
+        let begins = self.transition.is_under_way() && self.transition.to.has_packs();
+        !begins || (!self.begins_packs() && self.unapplied == 0)
+    }
+
+    /// The strategy of the commit that ends the epoch that is being sealed, and where the changelogs begin then.
+    fn arrive(&mut self) -> (Durability, Option<Beginning>) {
+        let Transition { from, to } = self.transition;
+        let copied = self.copying.as_mut().and_then(Copying::seal);
+        let is_complete = match to {
+            Durability::Changelog => copied.is_some(),
+            _ => self.has_new_base,
+        };
+        let is_complete = is_complete || planted(Bug::ArriveEarly);
+        if !self.transition.is_under_way() || !is_complete {
+            return (from, self.since.clone());
+        }
+        let since = match (from, to) {
+            (_, Durability::Snapshot) => None,
+            (_, Durability::Changelog) => copied,
+            (Durability::Snapshot, Durability::ChangelogAndSnapshot) => Some(self.opened_at.clone()),
+            (_, Durability::ChangelogAndSnapshot) => self.since.clone(),
+        };
+        (to, since)
+    }
+
+    /// A commit has named the strategy `durability`: true if it is the new one.
+    pub(super) fn arrived(&mut self, durability: Durability, since: Option<Beginning>) -> bool {
+        if let Some(copying) = &mut self.copying {
+            copying.confirm();
+        }
+        if durability == self.transition.from {
+            return false;
+        }
+        let rows = self.copying.as_ref().map_or(0, Copying::rows);
+        info!(task = %self.task.id(), durability = durability.word(), copied_rows = rows, "the strategy has changed");
+        self.transition = Transition::none(durability);
+        self.changing = None;
+        self.since = since;
+        self.copying = None;
+        if !durability.has_snapshots() {
+            (self.chain, self.basing) = (None, None);
+            self.trim.clear();
+            self.outdated = None;
+        }
+        if let Some(chain) = self.chain.as_mut().filter(|_| !durability.has_packs()) {
+            chain.forget_increments();
+        }
+        true
     }
 
     /// Whether outputs wait to be handed to the producer.
@@ -187,11 +297,16 @@ pub(super) struct SealedEpoch {
     pub(super) end: EpochEnd,
     pub(super) meta: StateMeta,
     plan: String,
-    durability: Durability,
+    /// The strategy that its commit is made under.
+    pub(super) durability: Durability,
+    /// As in [`Pointer::since`].
+    pub(super) since: Option<Beginning>,
     /// Where its state is stored.
     pub(super) state: StateRef,
     /// Per store, records in the changelog batch.
     written: Vec<usize>,
+    /// The pack that its increment is in.
+    pub(super) pack: Option<PackId>,
     /// Its increment, where the object store did not take it.
     pub(super) spilled: Option<SpilledIncrement>,
 }
@@ -202,9 +317,14 @@ impl SealedEpoch {
         running: &mut Running,
         changelogs: &[TopicPartition],
         plan: &str,
-        durability: Durability,
+        is_transactional: bool,
         now: Moment,
     ) -> Self {
+        let changelogs = match running.transition.has_changelogs() {
+            true => changelogs,
+            false => &[],
+        };
+        let (durability, since) = running.arrive();
         let end = running.task.seal();
         running.sealed_at = now.monotonic;
         let stores = changelogs.len();
@@ -212,9 +332,10 @@ impl SealedEpoch {
             .map(|store| end.increment.store_len(StoreId(store as u16)))
             .collect();
         for (offset, written) in running.changelog.iter_mut().zip(&written) {
-            // Each record takes an offset, and so does the marker that ends the transaction. Aborted
+            // Each record takes an offset, and so does the marker that ends the transaction, if there is one. Aborted
             // records of others take more, so this stays at or before the true end: replaying from it is safe.
-            *offset += if *written > 0 { *written as i64 + 1 } else { 0 };
+            let marker = i64::from(is_transactional);
+            *offset += if *written > 0 { *written as i64 + marker } else { 0 };
             *offset += i64::from(planted(Bug::ChangelogTooFar));
         }
         let meta = StateMeta {
@@ -232,13 +353,18 @@ impl SealedEpoch {
         running.unapplied += 1;
         let chain = running.chain.as_mut().filter(|_| !end.increment.is_empty());
         chain.into_iter().for_each(Chain::note_change);
+        let mut state = running.chain.as_ref().map(Chain::state_ref).unwrap_or_default();
+        state.increment = state.increment.filter(|_| durability.has_packs());
+        state.base = state.base.filter(|_| durability.has_snapshots());
         Self {
             durability,
-            state: running.chain.as_ref().map(Chain::state_ref).unwrap_or_default(),
+            since,
+            state,
             end,
             meta,
             plan: plan.to_owned(),
             written,
+            pack: None,
             spilled: None,
         }
     }
@@ -251,6 +377,7 @@ impl SealedEpoch {
             plan: self.plan.clone(),
             durability: self.durability,
             state: self.state.clone(),
+            since: self.since.clone(),
         };
         let metadata = pointer.to_metadata();
         let inputs = if planted(Bug::ForgetOtherInputs) { 1 } else { usize::MAX };
@@ -269,7 +396,7 @@ impl SealedEpoch {
     pub(super) fn batches<'a>(&'a self, topics: &'a [OutTopic]) -> impl Iterator<Item = OutBatch> + 'a {
         let stores = topics.iter().copied().enumerate();
         stores
-            .filter(|(store, _)| self.written[*store] > 0)
+            .filter(|(store, _)| self.written.get(*store).is_some_and(|written| *written > 0))
             .map(|(store, topic)| OutBatch {
                 topic,
                 partition: self.end.task.partition,
@@ -301,12 +428,17 @@ impl SealedEpoch {
             changelog: self.meta.changelog.clone(),
             durability: self.durability,
             state: self.state.clone(),
+            since: self.since.clone(),
         }
     }
 
     /// The increment as it goes to the object store; `None` where nothing was written.
     pub(super) fn persist_task(&self, running: &Running, stores: &[StoreSpec]) -> Option<PersistTask> {
-        let chain = running.chain.as_ref().filter(|_| !self.end.increment.is_empty())?;
+        let is_wanted = !self.end.increment.is_empty() || running.begins_packs();
+        let chain = running
+            .chain
+            .as_ref()
+            .filter(|_| running.transition.has_packs() && is_wanted)?;
         Some(PersistTask {
             task: self.end.task,
             meta: self.meta.clone(),

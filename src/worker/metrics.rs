@@ -97,6 +97,12 @@ pub struct WorkerMetrics {
     pub lazy_read_waits: Histogram,
     /// Tasks that run and lack files.
     pub tasks_lacking_files: Gauge,
+    /// Tasks whose strategy changes.
+    pub tasks_changing: Gauge,
+    /// Changes that a task which was rolled back went on with.
+    pub strategy_changes_anew: Counter,
+    /// Tasks whose strategy has changed.
+    pub strategy_changes: Counter,
     /// Packs of increments stored.
     pub packs_stored: Counter,
     /// Bytes of them.
@@ -392,6 +398,17 @@ impl WorkerMetrics {
             "tidegate_tasks_lacking_files",
             "Tasks that run while files of their state are still coming.",
             Value::Gauge(self.tasks_lacking_files.get() as f64),
+        );
+
+        add(
+            "tidegate_tasks_changing_durability",
+            "Tasks whose durability strategy changes: both are written.",
+            Value::Gauge(self.tasks_changing.get() as f64),
+        );
+        add(
+            "tidegate_durability_changes_total",
+            "Tasks whose durability strategy has changed.",
+            Value::Counter(self.strategy_changes.get()),
         );
         add(
             "tidegate_degraded",

@@ -7,6 +7,7 @@
 mod background;
 mod command;
 mod commit;
+mod copying;
 mod epoch;
 mod error;
 mod held;
@@ -21,6 +22,7 @@ mod repository_work;
 mod restore_pace;
 mod savepoints;
 mod settings;
+mod settling;
 mod snapshots;
 mod spilling;
 mod stepped;
@@ -38,9 +40,10 @@ pub use opener::Opener;
 pub use opening::{NotOpened, OpenRequest, Opened, StateProvider};
 pub use savepoints::{BaseSnapshot, SavepointSettings, assemble_savepoint};
 pub use settings::WorkerSettings;
+pub use settling::committed_strategies;
 pub use snapshots::{
     Collect, CollectJob, Collection, Repository, RestoreMode, SnapshotError, SnapshotSettings, rebuild,
 };
 pub use stepped::{Stepped, Turns};
-pub use topics::{Topics, commits_topic, repartition_topic, topic_of};
+pub use topics::{StateTopics, Topics, commits_topic, repartition_topic, topic_of};
 pub use worker::{Turn, Worker, WorkerParts};

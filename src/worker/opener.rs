@@ -8,9 +8,9 @@ use std::time::Duration;
 use tracing::{info, warn};
 
 use crate::durability::snapshot::{Chain, manifests_folder, spill_partition};
-use crate::durability::{Decision, Durability, Pointer, Refusal, changelog, decide};
+use crate::durability::{Decision, Durability, Pointer, Refusal, Transition, changelog, decide};
 use crate::ids::{Epoch, Lineage, TaskId, TopicPartition};
-use crate::log::{Assignment, Log};
+use crate::log::{Assignment, Log, LogError};
 use crate::planted::{Bug, planted};
 use crate::state::{Overlay, StateBackend, StateError, StateMeta, StoreSpec};
 use crate::time::{Clock, Millis};
@@ -22,6 +22,9 @@ use super::replay::Replay;
 use super::snapshots::{FileHashes, Repository, RepositoryFiles, RepositoryRestore, SnapshotError};
 
 const ASK_TIMEOUT: Duration = Duration::from_secs(2);
+/// Stands for a number of increments that could not be found out, or that do not reach back to the beginning: whoever needs all of them finds that
+/// some are missing.
+pub(super) const UNKNOWN_DEPTH: u64 = 1 << 62;
 
 /// Opens tasks; shared by the workers of an instance.
 pub struct Opener {
@@ -33,7 +36,7 @@ pub struct Opener {
     pub clock: Arc<dyn Clock>,
     /// Where progress goes.
     pub metrics: Arc<WorkerMetrics>,
-    /// The snapshot repository; `None` under strategy `changelog`.
+    /// The snapshot repository; `None` where there is no object store.
     pub repository: Option<Arc<Repository>>,
 }
 
@@ -84,6 +87,8 @@ impl Opener {
                 lineage: pointer.map_or(request.new_lineage, |pointer| pointer.lineage),
                 epoch: pointer.map_or(Epoch(0), |pointer| pointer.epoch),
                 changelog: Vec::new(),
+                transition: Transition::none(request.durability),
+                since: None,
                 chain: None,
                 spill: None,
                 hashes: Arc::default(),
@@ -204,6 +209,7 @@ impl Opener {
                     plan: request.plan.clone(),
                     durability: request.durability,
                     state: pointer.map(|pointer| pointer.state.clone()).unwrap_or_default(),
+                    since: pointer.and_then(|pointer| pointer.since.clone()),
                 };
                 let inputs = request.inputs.iter().zip(cut);
                 let cut = inputs.map(|(input, offset)| local.cut.get(input).copied().unwrap_or(offset));
@@ -211,11 +217,9 @@ impl Opener {
             }
             _ => (pointer, cut),
         };
-        if let Some(pointer) = pointer.filter(|pointer| pointer.durability != request.durability) {
-            let (committed, ours) = (pointer.durability.word(), request.durability.word());
-            return Err(WorkerError::StrategyChanged { task, committed, ours }.into());
-        }
-        let decision = match decide(local.as_ref(), pointer, self.now_ms_for(&request)) {
+        let transition = self.transition(&request, pointer)?;
+        let spill = spill.filter(|_| transition.has_packs());
+        let decision = match decide(local.as_ref(), pointer, self.now_ms_for(transition.from)) {
             Ok(decision) => decision,
             Err(Refusal::OffsetsGone { .. }) if request.allow_empty_state => Decision::Rebuild {
                 reason: "state.allow_empty is set and the group has no offsets".into(),
@@ -227,25 +231,13 @@ impl Opener {
         };
         let is_stored = pointer.is_some_and(|pointer| pointer.state.base.is_some());
         let may_lack_files = backend.is_some();
-        if let Decision::Rebuild { reason } = &decision {
-            warn!(%task, %reason, "local state cannot be used; rebuilding it");
-        }
-        let backend = match &decision {
-            // Files of a disk that cannot be used as it is may still be those of a snapshot.
-            Decision::Rebuild { .. } if is_stored => backend,
-            Decision::Fresh | Decision::Current | Decision::Replay { .. } if backend.is_some() => backend,
-            _ => {
-                drop(backend);
-                self.states.clear(task)?;
-                Some(self.states.open(task, &request.stores)?)
-            }
-        };
-        let found = Found {
+        let mut found = Found {
             lineage: pointer.map_or(request.new_lineage, |pointer| pointer.lineage),
             epoch: pointer.map_or(Epoch(0), |pointer| pointer.epoch),
             pointer: pointer.cloned(),
+            transition,
             request,
-            backend,
+            backend: None,
             found: decision.clone(),
             decision,
             local,
@@ -254,6 +246,29 @@ impl Opener {
             spill,
             hashes,
             may_lack_files,
+        };
+        let is_of_another_time = transition.from == Durability::Changelog
+            && matches!(found.decision, Decision::Replay { .. })
+            && !self.is_replayed(&found)
+            && !planted(Bug::ReplayAcrossChanges);
+        if is_of_another_time {
+            found.decision = Decision::Rebuild {
+                reason: "the strategy has changed since: the changelog does not go back to it".into(),
+            };
+            found.found = found.decision.clone();
+        }
+        if let Decision::Rebuild { reason } = &found.decision {
+            warn!(%task, %reason, "local state cannot be used; rebuilding it");
+        }
+        found.backend = match &found.decision {
+            // Files of a disk that cannot be used as it is may still be those of a snapshot.
+            Decision::Rebuild { .. } if is_stored => backend,
+            Decision::Fresh | Decision::Current | Decision::Replay { .. } if backend.is_some() => backend,
+            _ => {
+                drop(backend);
+                self.states.clear(task)?;
+                Some(self.states.open(task, &found.request.stores)?)
+            }
         };
         match self.repository.clone() {
             Some(repository) if self.is_in_repository(&found)? => Ok(Begun::Underway(Box::new(
@@ -269,17 +284,52 @@ impl Opener {
             .repository
             .as_ref()
             .is_some_and(|repository| repository.settings.spill);
-        if !spills || !request.durability.has_packs() || request.stores.is_empty() {
+        if !spills || request.stores.is_empty() {
             return Ok(None);
         }
         let partition = spill_partition(&request.application_id, request.task);
-        let high = self.log.admin().watermarks(&partition, ASK_TIMEOUT)?.high;
-        Ok(Some((partition, high)))
+        match self.log.admin().watermarks(&partition, ASK_TIMEOUT) {
+            Ok(watermarks) => Ok(Some((partition, watermarks.high))),
+            // The strategy has never been one that spills.
+            Err(LogError::UnknownTopic { .. }) if !request.durability.has_packs() => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Whether changelogs bring the disk up to date.
+    fn is_replayed(&self, found: &Found) -> bool {
+        let partitions = changelog_partitions(&found.request, found.transition);
+        found
+            .local
+            .as_ref()
+            .is_some_and(|local| found.leads_on_from(local, &partitions))
+    }
+
+    /// By which strategy the state is restored, and which one follows.
+    fn transition(&self, request: &OpenRequest, pointer: Option<&Pointer>) -> Result<Transition, NotOpened> {
+        let transition = Transition {
+            from: pointer.map_or(request.durability, |pointer| pointer.durability),
+            to: request.durability,
+        };
+        if transition.has_snapshots() && self.repository.is_none() {
+            return Err(WorkerError::StrategyChanged {
+                task: request.task,
+                committed: transition.from.word(),
+                ours: transition.to.word(),
+                reason: "its state is in an object store, and this instance has none: set snapshot.url as it was until the change is complete",
+            }
+            .into());
+        }
+        if transition.is_under_way() {
+            let (from, to) = (transition.from.word(), transition.to.word());
+            info!(task = %request.task, from, to, "the strategy changes: both are written until the new one is complete");
+        }
+        Ok(transition)
     }
 
     /// Age matters only to what a compacted changelog brings up to date.
-    fn now_ms_for(&self, request: &OpenRequest) -> Millis {
-        match request.durability {
+    fn now_ms_for(&self, durability: Durability) -> Millis {
+        match durability {
             Durability::Changelog => self.clock.wall_ms(),
             Durability::Snapshot | Durability::ChangelogAndSnapshot => Millis::MIN,
         }
@@ -287,7 +337,7 @@ impl Opener {
 
     /// Whether the repository is needed to open a task.
     fn is_in_repository(&self, found: &Found) -> Result<bool, NotOpened> {
-        match found.request.durability {
+        match found.transition.from {
             Durability::Changelog => Ok(false),
             Durability::Snapshot => {
                 if found.pointer.is_none() {
@@ -304,21 +354,33 @@ impl Opener {
                     .pointer
                     .as_ref()
                     .is_some_and(|pointer| pointer.state.base.is_some())),
-                (Decision::Replay { .. }, Some(local)) => self.is_trimmed(&found.request, local),
+                (Decision::Replay { .. }, Some(local)) => self.is_trimmed(found, local),
                 _ => Ok(false),
             },
         }
     }
 
     /// Whether the changelogs no longer have what a disk lacks.
-    fn is_trimmed(&self, request: &OpenRequest, local: &StateMeta) -> Result<bool, NotOpened> {
-        for partition in changelog_partitions(request) {
+    fn is_trimmed(&self, found: &Found, local: &StateMeta) -> Result<bool, NotOpened> {
+        let partitions = changelog_partitions(&found.request, found.transition);
+        if !found.leads_on_from(local, &partitions) && !planted(Bug::ReplayAcrossChanges) {
+            return Ok(true);
+        }
+        for partition in partitions {
             let low = self.log.admin().watermarks(&partition, ASK_TIMEOUT)?.low;
             if local.changelog.get(&partition).is_none_or(|offset| *offset < low) {
                 return Ok(true);
             }
         }
         Ok(false)
+    }
+
+    /// Where the changelogs end that are written from now on, and were not until now.
+    pub(super) fn changelog_ends(&self, found: &Found) -> Result<Vec<i64>, NotOpened> {
+        let admin = self.log.admin();
+        let end = |partition| Ok(admin.watermarks(&partition, ASK_TIMEOUT)?.high);
+        let partitions = changelog_partitions(&found.request, found.transition);
+        partitions.into_iter().map(end).collect()
     }
 
     /// Invariant I14 for a task without committed offsets: snapshots say that there was state.
@@ -345,7 +407,7 @@ impl Opener {
         let Some(backend) = found.backend else {
             return Err(NotOpened::Outdated);
         };
-        let partitions = changelog_partitions(request);
+        let (transition, partitions) = (found.transition, changelog_partitions(request, found.transition));
         let mut meta = StateMeta {
             lineage: found.lineage,
             epoch: found.epoch,
@@ -363,9 +425,20 @@ impl Opener {
             there.changelog.retain(|partition, _| partitions.contains(partition));
             there == meta
         };
-        let is_there = backend.meta()?.as_ref().is_some_and(says_the_same);
+        let there = backend.meta()?;
+        let is_there = there.as_ref().is_some_and(says_the_same);
+        let same_epoch = |there: &StateMeta| (there.lineage, there.epoch) == (meta.lineage, meta.epoch);
+        if let Some(there) = there.filter(same_epoch) {
+            let others = there
+                .changelog
+                .into_iter()
+                .filter(|(partition, _)| !partitions.contains(partition));
+            meta.changelog.extend(others);
+        }
         meta.changelog.extend(found.spill.clone());
-        if !matches!(found.decision, Decision::Current) && !is_there {
+        // While the strategy changes the disk says where the changelogs were: a base snapshot of it leads there.
+        let says_too_little = !matches!(found.decision, Decision::Current) || transition.is_under_way();
+        if says_too_little && !is_there {
             backend.apply(&Overlay::new(&vec![false; request.stores.len()]), &meta)?;
         }
         self.count(&found.found, request.task, found.lineage, found.epoch);
@@ -376,12 +449,17 @@ impl Opener {
             lineage: found.lineage,
             epoch: found.epoch,
             changelog: positions,
+            transition,
+            since: found.pointer.as_ref().and_then(|pointer| pointer.since.clone()),
             chain: found.chain.or_else(|| {
                 let base = found.pointer.as_ref().and_then(|pointer| pointer.state.base);
-                request
-                    .durability
-                    .has_snapshots()
-                    .then(|| Chain::committed(base, Vec::new(), 0, 0))
+                // Increments that begin now do not say what was before them.
+                let depth = match transition.is_under_way() {
+                    true => UNKNOWN_DEPTH,
+                    false => 0,
+                };
+                let chain = || Chain::committed(base, Vec::new(), depth, 0);
+                transition.has_snapshots().then(chain)
             }),
             spill: found.spill,
             hashes: found.hashes,
@@ -404,20 +482,24 @@ impl Opener {
         let admin = self.log.admin();
         let mut targets = Vec::new();
         let mut assignments = Vec::new();
-        for (index, partition) in changelog_partitions(&found.request).into_iter().enumerate() {
+        for (index, partition) in changelog_partitions(&found.request, found.transition)
+            .into_iter()
+            .enumerate()
+        {
             let watermarks = admin.watermarks(&partition, ASK_TIMEOUT)?;
             targets.push(watermarks.high);
             let local = found.local.as_ref();
+            let first = watermarks.low.max(found.first_offset(index));
             let from = match found.decision {
                 Decision::Current => continue,
-                Decision::Replay { .. } => local
-                    .and_then(|local| local.changelog.get(&partition).copied())
-                    .unwrap_or(watermarks.low)
-                    .max(0),
-                Decision::Fresh | Decision::Rebuild { .. } => watermarks.low,
+                Decision::Replay { .. } => match local.and_then(|local| local.changelog.get(&partition).copied()) {
+                    Some(offset) => offset.max(0),
+                    None => first,
+                },
+                Decision::Fresh | Decision::Rebuild { .. } => first,
             };
-            let is_trimmed = found.request.durability == Durability::ChangelogAndSnapshot && from > 0;
-            if from < watermarks.low || (is_trimmed && matches!(found.decision, Decision::Rebuild { .. })) {
+            let is_trimmed = found.transition.from == Durability::ChangelogAndSnapshot && from > 0;
+            if from < first || (is_trimmed && matches!(found.decision, Decision::Rebuild { .. })) {
                 return Err(changelog_gone(&found.request, &partition, from, local));
             }
             if from < watermarks.high {
@@ -458,10 +540,10 @@ fn start_offsets(request: &OpenRequest, committed: &Committed, first: &[i64]) ->
 }
 
 /// The changelog partition of each store of a task.
-pub(super) fn changelog_partitions(request: &OpenRequest) -> Vec<TopicPartition> {
+pub(super) fn changelog_partitions(request: &OpenRequest, transition: Transition) -> Vec<TopicPartition> {
     let topic = |store: &StoreSpec| changelog::topic_name(&request.application_id, &store.name);
     let partition = |store: &StoreSpec| TopicPartition::new(topic(store), request.task.partition);
-    match request.durability.has_changelogs() {
+    match transition.has_changelogs() {
         true => request.stores.iter().map(partition).collect(),
         false => Vec::new(),
     }

@@ -5,7 +5,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use crate::durability::snapshot::Chain;
-use crate::durability::{Decision, Durability, Pointer};
+use crate::durability::{Beginning, Decision, Durability, Pointer, Transition};
 use crate::ids::{Epoch, Lineage, TaskId, TopicPartition};
 use crate::log::LogError;
 use crate::planted::{Bug, planted};
@@ -59,7 +59,7 @@ pub struct OpenRequest {
     pub backend: Option<Arc<dyn StateBackend>>,
     /// Where a task that goes back had begun; empty for one that has not run.
     pub begun_at: Vec<i64>,
-    /// The strategy that makes its state durable.
+    /// The strategy that is to make its state durable.
     pub durability: Durability,
     /// Lineage for a task that has none.
     pub new_lineage: Lineage,
@@ -85,6 +85,10 @@ pub struct Opened {
     pub epoch: Epoch,
     /// Per store, an offset of its changelog at or before everything that comes next.
     pub changelog: Vec<i64>,
+    /// The strategy that the last commit was made under, and the one that is set.
+    pub transition: Transition,
+    /// As in [`Pointer::since`].
+    pub since: Option<Beginning>,
     /// What is known of its state in the repository; `None` where there is none.
     pub chain: Option<Chain>,
     /// Its partition of the spill topic and its end; `None` where nothing is spilled.
@@ -169,6 +173,8 @@ pub(super) struct Found {
     pub(super) epoch: Epoch,
     /// What was committed when its offsets were read.
     pub(super) pointer: Option<Pointer>,
+    /// By what strategy it is restored, and which one follows.
+    pub(super) transition: Transition,
     /// Offsets of the inputs.
     pub(super) cut: Vec<i64>,
     /// What was found of its state in the repository.
@@ -178,4 +184,28 @@ pub(super) struct Found {
     pub(super) hashes: Arc<FileHashes>,
     /// Whether its database may be used before all of its files are here.
     pub(super) may_lack_files: bool,
+}
+
+impl Found {
+    /// Where the changelogs begin to count, where that is not at their first records.
+    pub(super) fn since(&self) -> Option<&Beginning> {
+        let since = self.pointer.as_ref()?.since.as_ref();
+        since.filter(|_| !planted(Bug::ForgetSince))
+    }
+
+    /// The same for the store with this index.
+    pub(super) fn first_offset(&self, store: usize) -> i64 {
+        let offset = self.since().and_then(|since| since.offsets.get(store));
+        offset.copied().unwrap_or(0)
+    }
+
+    /// Whether the changelogs lead on from the state that `meta` speaks of.
+    pub(super) fn leads_on_from(&self, meta: &StateMeta, changelogs: &[TopicPartition]) -> bool {
+        let Some(since) = self.since() else { return true };
+        let is_known = |(store, partition): (usize, &TopicPartition)| {
+            let offset = meta.changelog.get(partition);
+            offset.is_some_and(|offset| *offset >= self.first_offset(store))
+        };
+        meta.epoch >= since.epoch && changelogs.iter().enumerate().all(is_known)
+    }
 }

@@ -65,7 +65,7 @@ impl Replay {
         Ok(Self {
             task: found.request.task,
             meta: interim_meta(&found, opener.clock.wall_ms()),
-            partitions: changelog_partitions(&found.request),
+            partitions: changelog_partitions(&found.request, found.transition),
             looked_at: opener.clock.monotonic(),
             waited: Duration::ZERO,
             pace: RestorePace::begin(

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tracing::{debug, info, warn};
 
+use crate::durability::Durability;
 use crate::durability::snapshot::{Chain, IncrementRef, PackId, Place, WriterName};
 use crate::errors::Coded;
 use crate::ids::TaskId;
@@ -53,19 +54,12 @@ impl RepositoryWork {
         }
     }
 
-    /// A commit was confirmed that has named the pack of these epochs.
+    /// A commit was confirmed whose increments are in a pack. Those that it does not name, since the strategy is still changing, are needed, too.
     pub(super) fn note_pack(&mut self, epochs: &[SealedEpoch]) {
-        let named = epochs.iter().filter_map(|epoch| {
-            let increment = epoch.state.increment.as_ref()?;
-            match &increment.place {
-                Place::Pack(pack) if increment.epoch == epoch.end.epoch => Some((pack, epoch)),
-                _ => None,
-            }
-        });
-        let named: Vec<_> = named.collect();
-        if let Some((pack, _)) = named.first() {
-            let uses = named.iter().map(|(_, epoch)| (epoch.end.task, epoch.end.epoch));
-            self.packs_used.add((*pack).clone(), uses.collect());
+        let packed = epochs.iter().filter(|epoch| epoch.pack.is_some());
+        let uses: Vec<_> = packed.map(|epoch| (epoch.end.task, epoch.end.epoch)).collect();
+        if let Some(pack) = epochs.iter().find_map(|epoch| epoch.pack.clone()) {
+            self.packs_used.add(pack, uses);
         }
     }
 
@@ -135,7 +129,7 @@ impl Worker {
 
     /// Has the increments of sealed epochs stored, where that is the strategy. What they name is what is stored in the end.
     pub(super) fn store_increments(&mut self, epochs: &[SealedEpoch]) -> Phase {
-        let Some(repository) = self.repository.clone().filter(|_| self.settings.durability.has_packs()) else {
+        let Some(repository) = self.repository.clone() else {
             return Phase::Stored;
         };
         let tasks = self.persist_tasks(epochs);
@@ -203,11 +197,12 @@ impl Worker {
                 place: Place::Pack(persisted.pack.clone()),
             };
             chain.push(increment.clone(), bytes);
+            epoch.pack = Some(persisted.pack.clone());
             if let Some(basing) = &running.basing {
                 basing.increments.push(increment);
             }
             // A base that was made since the seal is named by the next commit.
-            epoch.state.increment = chain.state_ref().increment;
+            epoch.state.increment = chain.state_ref().increment.filter(|_| epoch.durability.has_packs());
         }
         self.set_degraded(false);
         Ok(())
@@ -307,8 +302,12 @@ impl Worker {
         let due = self.tasks.iter().filter_map(|(task, stage)| {
             let running = stage.running()?;
             let since = now.saturating_sub(running.based_at);
-            let wants_base = running.chain.as_ref()?.wants_base(limits, since);
-            let may = running.confirmed.0 > 0 && running.base_not_before <= now && running.lazy.is_none();
+            let chain = running.chain.as_ref()?;
+            let wants_base = chain.wants_base(limits, since) || (running.lacks_base() && !chain.has_unnamed_base());
+            let may = running.confirmed.0 > 0
+                && running.base_not_before <= now
+                && running.lazy.is_none()
+                && running.may_have_base();
             (may && wants_base).then_some((since, *task))
         });
         // Where bases take longer than the interval leaves for all of them, each still has its turn.
@@ -380,7 +379,13 @@ impl Worker {
                 self.metrics.snapshot_bytes.add(snapshotted.uploaded_bytes);
                 info!(%task, snapshot = %snapshotted.id, bytes = snapshotted.bytes, uploaded = snapshotted.uploaded_bytes, "base snapshot made");
                 chain.add_base(snapshotted.id);
+                running.has_new_base = true;
                 running.trim = snapshotted.trim;
+                if running.transition.to != Durability::ChangelogAndSnapshot {
+                    // Changelogs that begin anew stay as they are, and so do those that nobody will need.
+                    let spill = running.spill.as_ref().map(|(partition, _)| partition);
+                    running.trim.retain(|partition, _| Some(partition) == spill);
+                }
                 running.outdated = Some(snapshotted.outdated);
                 let at_once = running.outdated.take_if(|_| planted(Bug::RetireBeforeNamed));
                 if planted(Bug::BaseNeedsNoName) {
@@ -451,7 +456,8 @@ impl Worker {
             })
         });
         let all: Vec<TaskId> = all.filter(stateful).collect();
-        let with_packs = self.settings.durability.has_packs() && all.first().is_some_and(|first| own.contains(first));
+        // Whatever the strategy is now, it may have been another one.
+        let with_packs = all.first().is_some_and(|first| own.contains(first));
         if own.is_empty() {
             return;
         }

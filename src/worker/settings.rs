@@ -17,8 +17,10 @@ pub struct WorkerSettings {
     pub name: String,
     /// `transactional.id` of its producer; `None`: at-least-once.
     pub transactional_id: Option<String>,
-    /// What makes state durable.
-    pub durability: Durability,
+    /// What makes state durable, per sub-topology.
+    pub durability: Vec<Durability>,
+    /// Bytes of rows that an epoch of a task copies while its strategy changes to `changelog`.
+    pub copy_slice_bytes: usize,
     /// Time between two barriers while records flow, rests after long commits apart.
     pub commit_interval: Duration,
     /// A barrier is forced when the active overlays hold this many bytes.

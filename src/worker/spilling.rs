@@ -72,11 +72,15 @@ impl Chore for ProbeChore {
 }
 
 impl Worker {
-    /// Whether increments may go to a spill topic.
+    /// Whether increments may go to a spill topic: those of each task whose increments go to the object store.
     pub(super) fn may_spill(&self) -> bool {
-        self.repository
+        let is_set = self
+            .repository
             .as_ref()
-            .is_some_and(|repository| repository.settings.spill)
+            .is_some_and(|repository| repository.settings.spill);
+        let running = self.tasks.values().filter_map(|stage| stage.running());
+        let mut packed = running.filter(|running| running.chain.is_some() && running.transition.has_packs());
+        is_set && packed.all(|running| running.spill.is_some())
     }
 
     /// Has the increments of the epoch that is being committed packed for the spill topic.
@@ -175,7 +179,7 @@ impl Worker {
         // At or before the end of its records: each takes an offset, and so does what ends the transaction.
         *from += crate::log::BatchSource::len(&spilled) as i64 + i64::from(is_transactional);
         epoch.meta.changelog.insert(partition.clone(), *from);
-        epoch.state.increment = chain.state_ref().increment;
+        epoch.state.increment = chain.state_ref().increment.filter(|_| epoch.durability.has_packs());
         epoch.spilled = Some(spilled);
     }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use tracing::info;
 
+use crate::durability::Beginning;
 use crate::ids::TaskId;
 use crate::operators::Scope;
 use crate::planted::{Bug, planted};
@@ -14,8 +15,9 @@ use crate::state::{MemoryBackend, StateBackend, TaskState};
 use crate::task::{Input, Task, TaskParts};
 
 use super::command::Command;
+use super::copying::Copying;
 use super::error::WorkerError;
-use super::held::{CancelOnDrop, Hold, Running, Stage};
+use super::held::{CancelOnDrop, CountedAsChanging, Former, Hold, Running, Stage};
 use super::opening::{NotOpened, OpenRequest, Opened};
 use super::worker::{Ending, Worker, Writer};
 
@@ -33,7 +35,7 @@ impl Worker {
                     let stage = Stage::Waiting {
                         from: now,
                         backend: None,
-                        begun_at: Vec::new(),
+                        former: Former::default(),
                     };
                     let former = self.tasks.insert(task, stage);
                     debug_assert!(former.is_none(), "task {task} was assigned twice");
@@ -106,12 +108,7 @@ impl Worker {
         }
         let now = self.clock.monotonic();
         for (id, stage) in &mut self.tasks {
-            let Stage::Waiting {
-                from,
-                backend,
-                begun_at,
-            } = stage
-            else {
+            let Stage::Waiting { from, backend, former } = stage else {
                 continue;
             };
             if now < *from {
@@ -131,9 +128,9 @@ impl Worker {
                     .map(|(_, partition)| partition)
                     .collect(),
                 stores: sub.stores.clone(),
-                durability: self.settings.durability,
+                durability: self.settings.durability[usize::from(id.sub_topology)],
                 backend: backend.take(),
-                begun_at: begun_at.clone(),
+                begun_at: former.begun_at.clone(),
                 new_lineage: (self.new_lineage)(),
                 restore_timeout: self.settings.restore_timeout,
                 allow_empty_state: self.settings.allow_empty_state,
@@ -142,7 +139,7 @@ impl Worker {
             self.background.open(request, self.tickets);
             *stage = Stage::Opening {
                 ticket: self.tickets,
-                begun_at: std::mem::take(begun_at),
+                former: std::mem::take(former),
                 _cancelled: CancelOnDrop(cancelled),
             };
         }
@@ -155,19 +152,19 @@ impl Worker {
         ticket: u64,
         result: Result<Opened, NotOpened>,
     ) -> Result<(), WorkerError> {
-        let begun_at = match self.tasks.get_mut(&id) {
+        let mut former = match self.tasks.get_mut(&id) {
             Some(Stage::Opening {
-                ticket: ours, begun_at, ..
-            }) if *ours == ticket => std::mem::take(begun_at),
+                ticket: ours, former, ..
+            }) if *ours == ticket => std::mem::take(former),
             _ => return Ok(()), // The task was given up, or is being opened anew.
         };
         match result {
             Ok(opened) => {
-                let running = match self.run(opened) {
+                let running = match self.run(opened, former.copying.take()) {
                     // Reading its clocks needs a file that is not here yet.
                     Err(WorkerError::State(error)) if error.is_about_lacking_files() => {
                         self.note_trouble("open", &error);
-                        return self.open_later(id, begun_at);
+                        return self.open_later(id, former);
                     }
                     running => running?,
                 };
@@ -183,26 +180,49 @@ impl Worker {
                     NotOpened::Retry(error) => self.note_trouble("open", error),
                     _ => {}
                 }
-                self.open_later(id, begun_at)
+                self.open_later(id, former)
             }
             Err(NotOpened::Cancelled) => Ok(()),
             Err(NotOpened::Refused(error)) => Err(error),
         }
     }
 
-    fn open_later(&mut self, id: TaskId, begun_at: Vec<i64>) -> Result<(), WorkerError> {
+    fn open_later(&mut self, id: TaskId, former: Former) -> Result<(), WorkerError> {
         let from = self.clock.monotonic() + OPEN_RETRY;
         let waiting = Stage::Waiting {
             from,
             backend: None,
-            begun_at,
+            former,
         };
         self.tasks.insert(id, waiting);
         Ok(())
     }
 
-    fn run(&mut self, opened: Opened) -> Result<Running, WorkerError> {
+    fn run(&mut self, opened: Opened, copied: Option<Copying>) -> Result<Running, WorkerError> {
         let id = opened.task;
+        let transition = opened.transition;
+        if opened.changelog.len() > self.topics.changelogs(id.sub_topology).len() {
+            return Err(WorkerError::StrategyChanged {
+                task: id,
+                committed: transition.from.word(),
+                ours: transition.to.word(),
+                reason: "the topics of the former were made after this instance began; start it again",
+            });
+        }
+        let opened_at = Beginning {
+            epoch: opened.epoch,
+            offsets: opened.changelog.clone(),
+        };
+        let changing = transition
+            .is_under_way()
+            .then(|| CountedAsChanging::begin(&self.metrics));
+        if changing.is_some() && copied.is_some() {
+            self.metrics.strategy_changes_anew.add(1);
+        }
+        let copying = transition.copies_rows().then(|| match copied {
+            Some(copied) => copied.resumed(),
+            None => Copying::begin(opened_at.clone()),
+        });
         let plan = self.topology.plan();
         let sub = &plan.sub_topologies[id.sub_topology as usize];
         let ordered: Vec<bool> = sub.stores.iter().map(|store| store.ordered).collect();
@@ -252,9 +272,15 @@ impl Worker {
             backend: opened.backend,
             begun_at: opened.cut,
             confirmed: opened.epoch,
+            opened_at,
             changelog: opened.changelog,
+            transition,
+            changing,
+            has_new_base: false,
+            copying,
+            since: opened.since,
             chain: opened.chain,
-            spill: opened.spill,
+            spill: opened.spill.filter(|_| self.topics.spill(id.sub_topology).is_some()),
             hashes: opened.hashes,
             based_at: self.clock.monotonic(),
             base_not_before: Duration::ZERO,

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
+use crate::durability::changelog;
 use crate::durability::snapshot::spill_topic;
-use crate::durability::{Durability, changelog};
 use crate::ids::TaskId;
 use crate::ids::TopicPartition;
 use crate::log::OutTopic;
@@ -20,6 +20,15 @@ struct SubTopics {
     sinks: Vec<OutTopic>,
     changelogs: Vec<OutTopic>,
     spill: Option<OutTopic>,
+}
+
+/// Which topics of their own the stores of a sub-topology have.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StateTopics {
+    /// A changelog topic for each.
+    pub changelogs: bool,
+    /// A spill topic for all of them.
+    pub spill: bool,
 }
 
 /// All topics of an application.
@@ -49,12 +58,12 @@ pub fn topic_of(application_id: &str, reference: &TopicRef) -> Arc<str> {
 }
 
 impl Topics {
-    /// The topics of a plan run as `application_id`, with changelogs if `durability` has them, and spill topics if it `spills`; a dead-letter topic is the last sink of every sub-topology.
+    /// The topics of a plan run as `application_id`; a dead-letter topic is the last sink of every sub-topology. `of_state` says per sub-topology
+    /// whether it has changelogs, and whether a spill topic.
     pub fn new(
         plan: &Plan,
         application_id: &str,
-        durability: Durability,
-        spills: bool,
+        of_state: &[StateTopics],
         dead_letter: Option<&Arc<str>>,
         counts: &PartitionCounts,
     ) -> Self {
@@ -69,6 +78,7 @@ impl Topics {
         let commits = handle(commits_topic(application_id));
         let mut subs = Vec::new();
         for (number, (sub, counts)) in plan.sub_topologies.iter().zip(&counts.sub_topologies).enumerate() {
+            let of_state = of_state.get(number).copied().unwrap_or_default();
             let mut sinks: Vec<OutTopic> = sub
                 .sinks
                 .iter()
@@ -94,10 +104,10 @@ impl Topics {
                 changelogs: sub
                     .stores
                     .iter()
-                    .filter(|_| durability.has_changelogs())
+                    .filter(|_| of_state.changelogs)
                     .map(|store| handle(changelog::topic_name(application_id, &store.name)))
                     .collect(),
-                spill: (spills && durability.has_packs() && !sub.stores.is_empty())
+                spill: (of_state.spill && !sub.stores.is_empty())
                     .then(|| handle(spill_topic(application_id, number as u16))),
             });
         }
@@ -132,6 +142,25 @@ impl Topics {
     /// Changelog topics of a sub-topology's stores, in the order of store ids.
     pub fn changelogs(&self, sub_topology: u16) -> &[OutTopic] {
         &self.subs[sub_topology as usize].changelogs
+    }
+
+    /// Names of the same.
+    pub fn changelog_names(&self, sub_topology: u16) -> Vec<Arc<str>> {
+        let changelogs = self.changelogs(sub_topology).iter();
+        changelogs
+            .map(|topic| Arc::clone(&self.out[usize::from(topic.0)]))
+            .collect()
+    }
+
+    /// All tasks of a sub-topology, each with one of its inputs: what is committed for that says what is for all.
+    pub fn tasks_with_input(&self, sub_topology: u16) -> Vec<(TaskId, TopicPartition)> {
+        let task = |partition| TaskId {
+            sub_topology,
+            partition,
+        };
+        let tasks = (0..self.tasks(sub_topology)).map(task);
+        let with_input = tasks.filter_map(|task| Some((task, self.inputs(task).into_iter().next()?.1)));
+        with_input.collect()
     }
 
     /// The topic to which the tasks of a sub-topology spill increments; `None` where they do not.

@@ -416,6 +416,7 @@ impl Worker {
                 self.take_retired(result);
                 Ok(())
             }
+            Done::Settled => Ok(()),
             Done::Savepoint(done) => {
                 self.take_savepoint(*done);
                 Ok(())

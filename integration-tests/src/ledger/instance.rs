@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
+use tidegate::durability::Durability;
 use tidegate::time::SystemClock;
 
 use super::kafka::Cluster;
@@ -32,6 +33,8 @@ pub struct Instance {
     metrics: SocketAddr,
     child: Option<Child>,
     starts: u32,
+    /// Texts of its configuration: the one that all starts have, or one for each of six starts in turn.
+    configurations: Vec<String>,
 }
 
 /// What all instances of a run have in common.
@@ -68,21 +71,30 @@ impl Instance {
         let directory = work.join(&name);
         fs::create_dir_all(&directory).map_err(|error| LedgerError::io("make a directory", error))?;
         let metrics = free_address(number)?;
-        let instance = Self {
+        let mut instance = Self {
             name,
             binary: binary.to_owned(),
             directory,
             metrics,
             child: None,
             starts: 0,
+            configurations: Vec::new(),
         };
-        let text = instance.configuration(options, surroundings);
-        fs::write(instance.directory.join("tidegate.toml"), text)
-            .map_err(|error| LedgerError::io("write the configuration", error))?;
+        let starts = if options.changes() { 1..=6 } else { 1..=1 };
+        let text = |start| instance.configuration(options, options.strategy_of_start(start), surroundings);
+        instance.configurations = starts.map(text).collect();
+        instance.configure(1)?;
         Ok(instance)
     }
 
-    fn configuration(&self, options: &Options, surroundings: &Surroundings<'_>) -> String {
+    /// Writes the configuration of the start with this number.
+    fn configure(&self, start: u32) -> Result<(), LedgerError> {
+        let index = start.saturating_sub(1) as usize % self.configurations.len();
+        fs::write(self.configuration_file(), &self.configurations[index])
+            .map_err(|error| LedgerError::io("write the configuration", error))
+    }
+
+    fn configuration(&self, options: &Options, strategy: Durability, surroundings: &Surroundings<'_>) -> String {
         let Surroundings {
             application,
             cluster,
@@ -108,7 +120,7 @@ impl Instance {
                 Guarantee::ExactlyOnce => "exactly_once",
                 Guarantee::AtLeastOnce => "at_least_once",
             },
-            durability = snapshot_store::settings(options.strategy, store, SNAPSHOT_INTERVAL),
+            durability = snapshot_store::settings(strategy, store, SNAPSHOT_INTERVAL),
             spill = if options.spills() {
                 "snapshot.spill = true\n"
             } else {
@@ -166,6 +178,7 @@ impl Instance {
         let binary = self.binary.display().to_string();
         let cannot = |error| LedgerError::io(&format!("start {binary}"), error);
         self.starts += 1;
+        self.configure(self.starts)?;
         let log = self.open_log().map_err(cannot)?;
         let child = Command::new(&self.binary)
             .args(["run", "ledger", "--config"])

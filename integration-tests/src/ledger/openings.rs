@@ -15,6 +15,8 @@ pub struct Opening {
     pub increments: u64,
     /// Base snapshots put onto the disk.
     pub bases: u64,
+    /// How often its strategy has changed.
+    pub changes: u64,
     /// Whether the log says how many records were read back.
     pub is_counted: bool,
 }
@@ -44,6 +46,7 @@ pub fn read(log: &str) -> BTreeMap<String, Opening> {
                 opening.increments += number("increments");
                 opening.is_counted = true;
             }
+            Some("the strategy has changed") => openings.entry(task.to_owned()).or_default().changes += 1,
             Some("base snapshot installed") => underway.entry(task.to_owned()).or_default().bases += 1,
             Some("task opened") => {
                 let opening = openings.entry(task.to_owned()).or_default();

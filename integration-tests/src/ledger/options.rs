@@ -70,6 +70,9 @@ pub struct Options {
     /// What makes state durable: changelog, snapshot or changelog+snapshot. The last two have an object store in a container.
     #[arg(long, default_value = "changelog", value_parser = strategy)]
     pub strategy: Durability,
+    /// With 1 an instance has another strategy each time it is started again, in turn; the object store is there all the time.
+    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=1))]
+    pub change: u8,
     /// With 1 increments go to a spill topic while the object store is away; with strategy snapshot.
     #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=1))]
     pub spill: u8,
@@ -141,6 +144,27 @@ impl Options {
         self.spill > 0
     }
 
+    /// Whether instances start again with another strategy.
+    pub fn changes(&self) -> bool {
+        self.change > 0
+    }
+
+    /// The strategy of an instance's start with this number, from 1: in six of them each follows each other one.
+    pub fn strategy_of_start(&self, start: u32) -> Durability {
+        const ROUND: [Durability; 6] = [
+            Durability::Changelog,
+            Durability::Snapshot,
+            Durability::ChangelogAndSnapshot,
+            Durability::Changelog,
+            Durability::ChangelogAndSnapshot,
+            Durability::Snapshot,
+        ];
+        match self.changes() {
+            true => ROUND[(start.saturating_sub(1) % 6) as usize],
+            false => self.strategy,
+        }
+    }
+
     /// What cannot be done together.
     ///
     /// # Errors
@@ -152,6 +176,9 @@ impl Options {
             }
             Fault::Store if !self.strategy.has_snapshots() => {
                 "--fault store needs a strategy with an object store: --strategy snapshot or changelog+snapshot"
+            }
+            Fault::Store | Fault::Broker if self.changes() => {
+                "--change 1 needs starts, and with --fault there are none"
             }
             _ if self.spills() && !self.strategy.has_packs() => "--spill 1 needs --strategy snapshot",
             _ => return Ok(()),

@@ -61,6 +61,8 @@ pub struct Restores {
     pub untold: u64,
     /// Base snapshots put onto disks.
     pub bases: u64,
+    /// Tasks whose strategy has changed.
+    pub changes: u64,
     /// Tasks opened.
     pub openings: u64,
     /// Restores of a task that read more than the one epoch before the stop.
@@ -98,6 +100,7 @@ impl Restores {
             for (task, opening) in &start.openings {
                 restores.openings += 1;
                 restores.bases += opening.bases;
+                restores.changes += opening.changes;
                 restores.untold += u64::from(opening.is_untold());
                 let (restored, epoch, unit) = match changelogs {
                     Some(changelogs) => (opening.restored, last_epoch(changelogs, task, stopped_ms), "records"),
@@ -159,7 +162,7 @@ impl Report {
                 self.processed.distinct, self.inputs
             ));
         }
-        if self.options.signal == Signal::Term && self.stays_put() && self.processed.repeated() > 0 {
+        if self.options.signal == Signal::Term && self.is_alone() && self.processed.repeated() > 0 {
             failures.push(format!(
                 "{} records were processed again after a clean stop",
                 self.processed.repeated()
@@ -181,6 +184,12 @@ impl Report {
     fn strategy_failures(&self) -> Vec<String> {
         let mut failures = Vec::new();
         let strategy = self.options.strategy;
+        if self.options.changes() {
+            if self.restores.changes == 0 && self.options.kills > 0 {
+                failures.push("no task has changed its strategy".to_owned());
+            }
+            return failures;
+        }
         if strategy.has_changelogs() != (self.changelogs > 0) {
             failures.push(format!("{} changelogs with {}", self.changelogs, strategy.word()));
         }
@@ -191,9 +200,14 @@ impl Report {
         failures
     }
 
+    /// Whether one instance has all tasks and nothing but its stops goes wrong.
+    fn is_alone(&self) -> bool {
+        self.options.instances == 1 && self.options.fault == Fault::None
+    }
+
     /// Whether tasks stay where they are, so that neither a restore from elsewhere nor an aborted epoch is part of the plan.
     fn stays_put(&self) -> bool {
-        self.options.instances == 1 && self.options.fault == Fault::None
+        self.is_alone() && !self.options.changes()
     }
 
     fn restore_failures(&self) -> Vec<String> {
@@ -269,6 +283,9 @@ impl fmt::Display for Report {
             restores.too_short
         )?;
         writeln!(f, "more than one epoch  {} restores", restores.too_large.len())?;
+        if self.options.changes() {
+            writeln!(f, "strategies changed   {}, a task each", restores.changes)?;
+        }
         if self.options.strategy.has_snapshots() {
             writeln!(
                 f,

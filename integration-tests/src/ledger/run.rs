@@ -149,7 +149,10 @@ impl Servers {
         Ok(Self {
             bootstrap: options.bootstrap.clone().or(own).unwrap_or_default(),
             broker,
-            store: SnapshotStore::start_for(options.strategy),
+            store: match options.changes() {
+                true => Some(SnapshotStore::start()),
+                false => SnapshotStore::start_for(options.strategy),
+            },
         })
     }
 

@@ -97,7 +97,7 @@ impl Run<'_> {
             self.start(index, None)?;
         }
         self.wait_for_output()?;
-        if self.options.strategy.has_changelogs() {
+        if self.options.strategy.has_changelogs() && !self.options.changes() {
             self.changelogs = Some(ChangelogReader::start(self.cluster, self.application)?);
         }
         Ok(())
@@ -153,7 +153,7 @@ impl Run<'_> {
     /// # Errors
     /// Where output is missing at the end of the patience.
     pub fn finish(&mut self, generator: Generator) -> Result<(), LedgerError> {
-        if self.options.strategy.has_snapshots() {
+        if self.options.strategy.has_snapshots() && !self.options.changes() {
             self.wait_for_bases()?;
         }
         generator.stop()?;

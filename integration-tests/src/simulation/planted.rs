@@ -18,6 +18,7 @@ pub fn find_planted(options: &Options) -> (String, Vec<Bug>) {
             first: true,
             strategy: strategy(bug).unwrap_or(options.strategy),
             savepoints: is_of_savepoints(bug),
+            change: is_of_changes(bug),
             keep: true,
             ..options.clone()
         });
@@ -46,6 +47,11 @@ fn is_of_savepoints(bug: Bug) -> bool {
         bug,
         Bug::SavepointWithoutStages | Bug::SavepointBeforeCommit | Bug::SavepointBeforeUpload
     )
+}
+
+/// Whether only changes of the strategy have a bug.
+fn is_of_changes(bug: Bug) -> bool {
+    matches!(bug, Bug::ArriveEarly | Bug::ForgetSince | Bug::ReplayAcrossChanges)
 }
 
 /// The strategy that has a bug; `None` where all have it.

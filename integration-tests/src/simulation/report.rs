@@ -30,6 +30,8 @@ pub struct Report {
     pub strategy: Durability,
     /// Whether savepoints were taken.
     pub savepoints: bool,
+    /// Whether the strategy changed now and then.
+    pub change: bool,
     /// Number of seeds that ran.
     pub seeds: u64,
     /// Those that failed.
@@ -60,6 +62,9 @@ impl Report {
         if self.savepoints {
             missing.extend(sometimes::missing_of_savepoints(self.seeds, &self.happened));
         }
+        if self.change {
+            missing.extend(sometimes::missing_of_changes(self.seeds, &self.happened));
+        }
         missing
     }
 
@@ -81,9 +86,11 @@ impl fmt::Display for Report {
             )?;
             writeln!(
                 f,
-                "                     again by: make simulate SEEDS=1 FROM={} STRATEGY={}",
+                "                     again by: make simulate SEEDS=1 FROM={} STRATEGY={}{}{}",
                 failed.seed,
-                self.strategy.word()
+                self.strategy.word(),
+                if self.savepoints { " SAVEPOINTS=1" } else { "" },
+                if self.change { " CHANGE=1" } else { "" },
             )?;
         }
         for (kind, times) in &self.happened {

@@ -64,6 +64,21 @@ pub fn missing_of_savepoints(seeds: u64, happened: &BTreeMap<&'static str, u64>)
         .filter(|kind| seeds >= ENOUGH_WITH_SAVEPOINTS && !happened.contains_key(kind))
         .collect()
 }
+
+/// The kinds that only a run has in which the strategy changes.
+const SOMETIMES_WITH_CHANGES: &[&str] = &["a task changed its strategy", "a change of strategy began anew"];
+
+/// Seeds with changes from which on all of these must have happened.
+const ENOUGH_WITH_CHANGES: u64 = 100;
+
+/// What of changes never happened in a run of `seeds` seeds and should have.
+pub fn missing_of_changes(seeds: u64, happened: &BTreeMap<&'static str, u64>) -> Vec<&'static str> {
+    let kinds = SOMETIMES_WITH_CHANGES.iter().copied();
+    kinds
+        .filter(|kind| seeds >= ENOUGH_WITH_CHANGES && !happened.contains_key(kind))
+        .collect()
+}
+
 /// The kinds that only increments in the object store have.
 const SOMETIMES_WITH_PACKS: &[&str] = &[
     "a spilled increment was restored",

@@ -104,6 +104,7 @@ impl Model {
             plan: String::new(),
             durability: Durability::Changelog,
             state: Default::default(),
+            since: None,
         };
         if !self.rules.rebuilds_old_disks {
             disk.is_old = false;

@@ -30,7 +30,19 @@ pub fn topic_spec(
     partitions: i32,
     replication: Option<i32>,
 ) -> TopicSpec {
-    let mut config = match durability.has_snapshots() {
+    let mut config = settings(durability);
+    config.push(("message.timestamp.type".into(), "CreateTime".into()));
+    TopicSpec {
+        name: topic_name(application_id, store),
+        partitions,
+        replication,
+        config,
+    }
+}
+
+/// The settings of a changelog topic that differ between strategies.
+pub fn settings(durability: Durability) -> Vec<(String, String)> {
+    match durability.has_snapshots() {
         false => vec![
             ("cleanup.policy".into(), "compact".into()),
             ("delete.retention.ms".into(), DELETIONS_KEPT_MS.to_string()),
@@ -40,13 +52,6 @@ pub fn topic_spec(
             ("retention.ms".into(), "-1".into()),
             ("retention.bytes".into(), "-1".into()),
         ],
-    };
-    config.push(("message.timestamp.type".into(), "CreateTime".into()));
-    TopicSpec {
-        name: topic_name(application_id, store),
-        partitions,
-        replication,
-        config,
     }
 }
 

@@ -116,6 +116,14 @@ impl Chain {
         self.is_dirty = true;
     }
 
+    /// From now on increments go elsewhere.
+    pub fn forget_increments(&mut self) {
+        self.after_base.clear();
+        self.bytes.clear();
+        self.older.clear();
+        (self.total_bytes, self.depth) = (0, 0);
+    }
+
     /// State has changed, whatever says how.
     pub fn note_change(&mut self) {
         self.is_dirty = true;

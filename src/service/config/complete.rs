@@ -92,7 +92,7 @@ impl Configuration {
                 no_identity,
             ),
             (
-                settings.durability().has_snapshots(),
+                settings.has_snapshots(),
                 settings.snapshot.url.is_none(),
                 "snapshot.url",
                 "durability asks for snapshots, which need a place",
@@ -126,7 +126,7 @@ impl Configuration {
     /// What the times of snapshots must be to each other.
     fn snapshot_conflicts(&self) -> Vec<ConfigError> {
         let settings = self.settings();
-        if !settings.durability().has_snapshots() {
+        if !settings.has_snapshots() {
             return Vec::new();
         }
         let (snapshot, transaction) = (&settings.snapshot, settings.kafka.transaction_timeout);

@@ -57,7 +57,7 @@ pub enum Kind {
     /// A table of options of the Kafka client (librdkafka), passed on as they are.
     ClientOptions,
     /// A table from node name to one of some words.
-    ChoiceByNode {
+    ChoiceByName {
         /// The words.
         words: &'static [&'static str],
     },
@@ -78,7 +78,7 @@ pub const UNLIMITED_BYTES: u64 = 1 << 50;
 impl Kind {
     /// Whether values are tables whose keys the user chooses.
     pub fn is_table(self) -> bool {
-        matches!(self, Kind::Parameters | Kind::ClientOptions | Kind::ChoiceByNode { .. })
+        matches!(self, Kind::Parameters | Kind::ClientOptions | Kind::ChoiceByName { .. })
     }
 
     /// The type, as the reference shows it.
@@ -93,7 +93,7 @@ impl Kind {
             Kind::Addresses => "addresses",
             Kind::SocketAddress => "address",
             Kind::Choice { .. } => "choice",
-            Kind::Parameters | Kind::ClientOptions | Kind::ChoiceByNode { .. } => "table",
+            Kind::Parameters | Kind::ClientOptions | Kind::ChoiceByName { .. } => "table",
         }
     }
 
@@ -148,7 +148,7 @@ impl Kind {
             Kind::ClientOptions => {
                 "a table of options of the Kafka client, values being strings, numbers or booleans".to_owned()
             }
-            Kind::ChoiceByNode { words } => format!("a table from node name to one of {}", words.join(", ")),
+            Kind::ChoiceByName { words } => format!("a table from name to one of {}", words.join(", ")),
         }
     }
 
@@ -199,7 +199,7 @@ impl Kind {
                 .ok_or_else(expected),
             Kind::LogFilter => text.filter(|t| is_log_filter(t)).map(Value::from).ok_or_else(expected),
             Kind::Choice { words } => choice(value, words),
-            Kind::ChoiceByNode { words } => choice(value, words),
+            Kind::ChoiceByName { words } => choice(value, words),
             Kind::ClientOptions => match value {
                 Value::String(text) => Ok(Value::from(text.as_str())),
                 Value::Bool(_) | Value::Number(_) => Ok(Value::from(value.to_string())),

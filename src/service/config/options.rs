@@ -44,6 +44,7 @@ const MIB: u64 = 1 << 20;
 const SECOND: u64 = 1_000;
 const MINUTE: u64 = 60 * SECOND;
 const HOUR: u64 = 60 * MINUTE;
+const STRATEGIES: &[&str] = &["changelog", "snapshot", "changelog+snapshot"];
 const POLICIES: &[&str] = &["stop", "skip", "dead_letter"];
 
 /// Every option there is, in the order of the reference.
@@ -66,9 +67,9 @@ pub const OPTIONS: &[OptionSpec] = &[
     ),
     option(
         "durability",
-        choice(&["changelog", "snapshot", "changelog+snapshot"]),
+        choice(STRATEGIES),
         Some("\"changelog\""),
-        "What makes state durable. changelog: compacted changelog topics, written in the transaction. snapshot: each commit's changes in one object of an object store, stored before the transaction commits, and base snapshots now and then; no changelog topics. changelog+snapshot: changelog topics that are trimmed behind base snapshots. The last two need snapshot.url. It cannot be changed once the application has state.",
+        "What makes state durable. changelog: compacted changelog topics, written in the transaction. snapshot: each commit's changes in one object of an object store, stored before the transaction commits, and base snapshots now and then; no changelog topics. changelog+snapshot: changelog topics that are trimmed behind base snapshots. The last two need snapshot.url. It can be changed on a running application, by a restart of one instance after the other: both are written until the new one is complete.",
     ),
     option(
         "application.id",
@@ -457,6 +458,12 @@ pub const OPTIONS: &[OptionSpec] = &[
         "Processing pauses while outputs that wait behind a running commit hold this much memory, per worker.",
     ),
     option(
+        "limits.copy_slice",
+        size(MIB),
+        Some("\"4MiB\""),
+        "While durability changes to changelog, each commit of a task copies about so much of its state to the changelogs.",
+    ),
+    option(
         "limits.buffered_records",
         Kind::Integer {
             min: 1,
@@ -485,6 +492,12 @@ pub const OPTIONS: &[OptionSpec] = &[
         "A restore from changelogs that makes no progress for this long fails and says why; one that waits for the object store says so and goes on.",
     ),
     option(
+        "stores.durability",
+        Kind::ChoiceByName { words: STRATEGIES },
+        None,
+        "What makes single stores durable, by name, where it is not what durability says. Stores of one sub-topology are committed and restored as one, so they need the same.",
+    ),
+    option(
         "errors.default",
         choice(POLICIES),
         Some("\"stop\""),
@@ -492,7 +505,7 @@ pub const OPTIONS: &[OptionSpec] = &[
     ),
     option(
         "errors.nodes",
-        Kind::ChoiceByNode { words: POLICIES },
+        Kind::ChoiceByName { words: POLICIES },
         None,
         "The same for single nodes, by name.",
     ),

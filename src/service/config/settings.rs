@@ -35,6 +35,7 @@ pub struct Settings {
     pub snapshot: SnapshotSection,
     pub savepoint: SavepointSection,
     pub state: StateSection,
+    pub stores: StoresSection,
     pub limits: LimitsSection,
     pub tasks: TasksSection,
     pub errors: ErrorsSection,
@@ -133,8 +134,10 @@ sections! {
         write_buffer: ByteSize,
         allow_empty: bool,
     }
+    /// `[stores]`
+    StoresSection { durability: BTreeMap<String, String> }
     /// `[limits]`
-    LimitsSection { overlay: ByteSize, parked: ByteSize, buffered_records: usize }
+    LimitsSection { overlay: ByteSize, parked: ByteSize, buffered_records: usize, copy_slice: ByteSize }
     /// `[tasks]`
     TasksSection { max_idle: HumanDuration, revoke_timeout: HumanDuration, restore_timeout: HumanDuration }
     /// `[errors]`
@@ -292,6 +295,19 @@ impl Settings {
         Durability::of_word(&self.durability).unwrap_or_default()
     }
 
+    /// The same for single stores.
+    fn store_durability(&self) -> BTreeMap<String, Durability> {
+        let stores = self.stores.durability.iter();
+        let read = stores.filter_map(|(store, word)| Some((store.clone(), Durability::of_word(word)?)));
+        read.collect()
+    }
+
+    /// Whether any strategy that is set asks for an object store.
+    pub fn has_snapshots(&self) -> bool {
+        let stores = self.store_durability();
+        self.durability().has_snapshots() || stores.values().any(|durability| durability.has_snapshots())
+    }
+
     /// What an instance of topology `topology` needs to know.
     pub fn instance_settings(&self, topology: &str) -> InstanceSettings {
         InstanceSettings {
@@ -300,6 +316,8 @@ impl Settings {
             workers: self.workers,
             guarantee: self.guarantee.into(),
             durability: self.durability(),
+            store_durability: self.store_durability(),
+            copy_slice_bytes: self.limits.copy_slice.as_usize(),
             snapshots: self.snapshot.settings(),
             savepoints: SavepointSettings {
                 poll: self.savepoint.poll.0,

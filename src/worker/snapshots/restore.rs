@@ -19,7 +19,7 @@ use crate::planted::{Bug, planted};
 
 use super::super::error::WorkerError;
 use super::super::metrics::RestoreUnit;
-use super::super::opener::Opener;
+use super::super::opener::{Opener, UNKNOWN_DEPTH, changelog_partitions};
 use super::super::opening::{Begun, Found, NotOpened, Stage};
 use super::super::restore_pace::RestorePace;
 use super::error::SnapshotError;
@@ -35,8 +35,6 @@ const LONGEST_LOOK: Duration = Duration::from_secs(5);
 const BLIND_AFTER: Duration = Duration::from_secs(2);
 /// No pack is larger than this.
 const MAX_PACK_BYTES: u64 = 1 << 40;
-/// Stands for a number of increments that could not be found out: whoever needs all of them finds that some are missing.
-const UNKNOWN_DEPTH: u64 = 1 << 62;
 
 enum Step {
     /// Finding out what there is.
@@ -150,7 +148,7 @@ impl RepositoryRestore {
         }
         self.candidates.extend(state.base);
         let local = found.local.as_ref().map(|local| local.epoch);
-        let has_packs = found.request.durability.has_packs();
+        let has_packs = found.transition.from.has_packs();
         match (&found.decision, local) {
             (Decision::Current, _) => return Ok(true),
             (Decision::Replay { .. }, Some(local)) if local >= base_epoch && has_packs => {
@@ -224,6 +222,13 @@ impl RepositoryRestore {
         if manifest.epoch() > found.epoch {
             return Err(damaged(&manifest.object(), "it is of an epoch that is not committed"));
         }
+        let partitions = changelog_partitions(&found.request, found.transition);
+        if !found.leads_on_from(&manifest.meta, &partitions) {
+            return Err(damaged(
+                &manifest.object(),
+                "it is of a time before the changelogs began that lead on from it",
+            ));
+        }
         Ok(manifest)
     }
 
@@ -262,7 +267,7 @@ impl RepositoryRestore {
         let has_written = found.pointer.as_ref().is_some_and(|pointer| !pointer.state.is_empty());
         let has_written = has_written || planted(Bug::NothingIsNoRestorePoint);
         let reaches = self.depth == self.increments.len() as u64 && (self.depth > 0 || !has_written);
-        if found.request.durability.has_packs() && !reaches {
+        if found.transition.from.has_packs() && !reaches {
             return Err(damaged("of any snapshot", "none can be used"));
         }
         found.backend = None;
@@ -448,14 +453,16 @@ impl RepositoryRestore {
 
     fn chain(&self, found: &Found) -> Chain {
         let base = found.pointer.as_ref().and_then(|pointer| pointer.state.base);
-        Chain::committed(base, self.increments.clone(), self.depth, self.chain_bytes)
+        let begins_anew = found.transition.is_under_way() && !found.transition.from.has_packs();
+        let depth = if begins_anew { UNKNOWN_DEPTH } else { self.depth };
+        Chain::committed(base, self.increments.clone(), depth, self.chain_bytes)
     }
 
     fn end(&mut self, mut found: Found) -> Result<Begun, NotOpened> {
         let chain = self.chain(&found);
         found.hashes = Arc::clone(&self.hashes);
         found.chain = Some(chain);
-        if found.request.durability.has_changelogs() && !matches!(found.decision, Decision::Current) {
+        if found.transition.from.has_changelogs() && !matches!(found.decision, Decision::Current) {
             // The base is here; what came after it is in the changelogs.
             if let (Some(local), Decision::Rebuild { .. }) = (&found.local, &found.decision) {
                 found.decision = Decision::Replay {
@@ -469,7 +476,8 @@ impl RepositoryRestore {
             let (increments, records) = self.applied;
             info!(task = %self.task, increments, records, "increments applied");
         }
-        self.opener.finish(found, Vec::new()).map(Begun::opened)
+        let positions = self.opener.changelog_ends(&found)?;
+        self.opener.finish(found, positions).map(Begun::opened)
     }
 }
 
