@@ -22,6 +22,7 @@ mod lacking_tests;
 mod layout;
 mod options;
 mod replacement;
+mod syncing;
 #[cfg(test)]
 mod tests;
 
