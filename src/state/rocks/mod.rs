@@ -22,6 +22,8 @@ mod lacking_tests;
 mod layout;
 mod options;
 mod replacement;
+#[cfg(test)]
+mod rewriting_tests;
 mod syncing;
 #[cfg(test)]
 mod tests;
