@@ -37,6 +37,14 @@ const PATIENCE: Duration = Duration::from_secs(3_600);
 /// While nothing but the load is measured there are no bases.
 const NEVER: Duration = Duration::from_secs(24 * 3_600);
 
+/// What the figures of the rounds show.
+const BURSTS: &str = "\
+A base uploads the files that its parent has not: what has changed since, and what compaction has rewritten. Compaction merges runs of similar size
+(ADR 19), so most rounds upload what has changed, some the sum of the smaller runs. What bounds that is the size of all runs but the oldest. They are
+merged into the oldest one, and all is uploaded anew, when they have grown as large as it is: with one key of a hundred drawn by chance, not before
+some hundred rounds after the last time.
+";
+
 /// Makes base snapshots of a large state under load; fails where a target is missed.
 #[derive(Debug, Parser)]
 struct Options {
@@ -284,7 +292,7 @@ fn report(options: &Options, bench: &Bench, rounds: &[Round], quiet: &Load, busy
             load.stalls_ms.len(),
         ));
     }
-    page.lines("\nThe longest time in each window of 100 ms in which no record was processed, while records waited to be processed.");
+    page.lines("\nThe longest time in each window of 100 ms in which no record was processed, while records waited to be processed. Broker, object store, load and engine share the cores: the first row is what that comes to without base snapshots.");
     page.heading("Bytes per base snapshot");
     page.lines("| round | uploaded MB | state MB | share |\n|---|---|---|---|");
     for (number, round) in rounds.iter().enumerate() {
@@ -301,6 +309,8 @@ fn report(options: &Options, bench: &Bench, rounds: &[Round], quiet: &Load, busy
         100.0 * quantile(&shares, 0.5),
         100.0 * quantile(&shares, 1.0),
     ));
+    page.heading("Where the bursts come from");
+    page.lines(BURSTS);
     let work = format!(
         "Work: {} keys of {KEY_BYTES} bytes with values of {VALUE_BYTES} bytes that do not compress ({:.2} GB), in one task, `changelog+snapshot`, an S3 server.",
         bench.keys, options.size,
