@@ -14,6 +14,9 @@ const KIB: usize = 1024;
 const MIB: usize = 1024 * KIB;
 /// Larger skiplists are colder and slower, smaller ones compact more often.
 const MAX_MEMTABLE_BYTES: usize = 16 * MIB;
+/// Memtables of a store that may wait for the disk before writes do; the manager bounds the bytes of all together. The metadata has one in
+/// each flush, so it needs as many as the stores: with RocksDB's two, writes stop as soon as a second flush is asked for.
+const MEMTABLES: i32 = 8;
 /// Every open database reserves at least one such piece per store that was written.
 const ARENA_PIECE_BYTES: usize = 256 * KIB;
 const MAX_OPEN_FILES: i32 = 256;
@@ -104,8 +107,7 @@ impl RocksShared {
         let mut options = Options::default();
         options.set_disable_auto_compactions(!is_compacted);
         options.set_write_buffer_size(self.memtable_bytes);
-        // Writes go on while one is being flushed; the manager bounds them all together.
-        options.set_max_write_buffer_number(3);
+        options.set_max_write_buffer_number(MEMTABLES);
         options.set_arena_block_size(ARENA_PIECE_BYTES);
         options.set_compression_per_level(&COMPRESSION);
         // A key that is absent, as most new keys are, then costs no walk through the memtable.
@@ -129,6 +131,7 @@ impl RocksShared {
         options.set_disable_auto_compactions(!is_compacted);
         // When it is full all stores are flushed with it.
         options.set_write_buffer_size(4 * MIB);
+        options.set_max_write_buffer_number(MEMTABLES);
         options.set_arena_block_size(64 * KIB);
         options.set_block_based_table_factory(&self.table_options());
         ColumnFamilyDescriptor::new(METADATA, options)

@@ -54,11 +54,11 @@ struct Options {
     /// Rounds of changes, each with a base snapshot.
     #[arg(long, default_value_t = 30)]
     rounds: usize,
-    /// Seconds between two base snapshots of the rounds; the changes of a round have to be processed in this time.
+    /// Seconds between two base snapshots of the rounds. A base that is made while changes of a round are processed counts in this round.
     #[arg(long, default_value_t = 10.0)]
     interval: f64,
     /// Records that are processed while stalls are measured, with base snapshots one after the other and without any.
-    #[arg(long, default_value_t = 6_000_000)]
+    #[arg(long, default_value_t = 1_500_000)]
     load: u64,
     /// Where the page goes; it is always printed.
     #[arg(long)]
