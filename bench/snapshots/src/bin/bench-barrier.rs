@@ -33,6 +33,8 @@ const CHANGED: u64 = 100;
 const WINDOW: Duration = Duration::from_millis(100);
 /// What an instance does in its first seconds does not count.
 const WARM_UP: Duration = Duration::from_secs(3);
+/// Where no file changes for so long nothing is being compacted.
+const SETTLED: Duration = Duration::from_secs(5);
 const PATIENCE: Duration = Duration::from_secs(3_600);
 /// While nothing but the load is measured there are no bases.
 const NEVER: Duration = Duration::from_secs(24 * 3_600);
@@ -173,7 +175,8 @@ impl Bench {
         self.application.settings.snapshots.limits.interval = interval;
         let instance = self.application.start(self.disk.path())?;
         let counters = instance.counters();
-        // What the filling left to be compacted is no change of a round.
+        // What the filling left to be compacted is no change of a round: it is uploaded with the base of a few changes before them.
+        settle(&self.disk.path().join("bench-barrier").join(TASK.to_string()))?;
         let first = self.write(self.some(1_000, 7))?;
         wait_for(&instance, PATIENCE, "the first records", |counters| {
             counters.records_committed.get() >= first
@@ -242,6 +245,23 @@ impl Round {
     fn share(&self) -> f64 {
         self.uploaded as f64 / self.state as f64
     }
+}
+
+/// Waits until no data file in a directory has grown, come or gone for a while.
+fn settle(directory: &Path) -> Result<(), Failure> {
+    let deadline = Instant::now() + PATIENCE;
+    let mut seen = (bytes_below(directory)?, Instant::now());
+    while seen.1.elapsed() < SETTLED {
+        if Instant::now() > deadline {
+            return Err("compaction does not come to an end".into());
+        }
+        std::thread::sleep(SETTLED / 10);
+        let bytes = bytes_below(directory)?;
+        if bytes != seen.0 {
+            seen = (bytes, Instant::now());
+        }
+    }
+    Ok(())
 }
 
 /// Bytes of all data files in a directory. A database removes some while this looks.
