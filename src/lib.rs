@@ -152,6 +152,7 @@ pub mod service;
 pub mod state;
 pub mod task;
 pub mod testkit;
+pub mod threads;
 pub mod time;
 pub mod topology;
 pub mod worker;

@@ -9,6 +9,7 @@ use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 
 use crate::ids::{Epoch, TaskId};
 use crate::state::{Overlay, StateBackend, StateMeta, StateResult};
+use crate::threads::give_way;
 use crate::time::Clock;
 
 use super::opener::Opener;
@@ -113,7 +114,7 @@ pub trait Chore: Send {
 pub enum Lane {
     /// What a commit waits for.
     Commit,
-    /// What nobody waits for.
+    /// What nobody waits for, and what leaves the processor to everything else.
     Idle,
     /// Taking part in savepoints.
     Savepoint,
@@ -179,7 +180,12 @@ impl Threads {
             } else {
                 run_all
             };
-            threads.push(thread.spawn(move || run(&receiver, &done))?);
+            threads.push(thread.spawn(move || {
+                if lane == Lane::Idle as usize {
+                    give_way();
+                }
+                run(&receiver, &done);
+            })?);
             chores[lane] = Some(sender);
         }
         Ok(Self {

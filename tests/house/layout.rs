@@ -21,6 +21,7 @@ const FLOORS: [&[&str]; 10] = [
         "record",
         "codec",
         "planted",
+        "threads",
     ],
     &["log", "blob", "state"],
     &["operators"],

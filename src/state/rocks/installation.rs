@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use super::checkpoint::{Role, read_at, role};
 use super::failure::directory_error;
+use super::syncing::Syncing;
 use super::{RocksBackend, RocksShared, lacking, replacement};
 use crate::state::{
     Fetching, Installation, LackingFile, StateBackend, StateError, StateFile, StateResult, StoreSpec, beside,
@@ -25,6 +26,10 @@ pub(super) struct RocksInstallation {
     lock: File,
     /// Files that were removed are not taken from the present database again.
     removed: BTreeSet<String>,
+    /// The file that was written to last: the next piece is mostly of the same one.
+    writing: Option<(String, File)>,
+    /// Syncs those before it; there once there is one.
+    syncing: Option<Syncing>,
     stores: Vec<StoreSpec>,
     shared: RocksShared,
 }
@@ -42,6 +47,8 @@ impl RocksInstallation {
                 path: database.to_owned(),
             })?,
             removed: BTreeSet::new(),
+            writing: None,
+            syncing: None,
             stores: stores.to_vec(),
             shared: shared.clone(),
         })
@@ -82,6 +89,35 @@ impl RocksInstallation {
         let own = self.directory.join(UNLINKED);
         fs::copy(path, &own)?;
         fs::rename(own, path)
+    }
+
+    /// The file of this name, open to be written to and with no other name elsewhere.
+    fn opened(&mut self, name: &str) -> StateResult<&File> {
+        let file = match self.writing.take_if(|(written, _)| written == name) {
+            Some((_, file)) => file,
+            None => {
+                self.pass_on()?;
+                let path = self.path_of(name)?;
+                let is_link = self.look_up(name)?.is_some_and(|(_, names)| names > 1);
+                let own = if is_link { self.unlink(&path) } else { Ok(()) };
+                let opened = own.and_then(|()| File::options().create(true).truncate(false).write(true).open(&path));
+                opened.map_err(|error| self.failed("written", &error))?
+            }
+        };
+        Ok(&self.writing.insert((name.to_owned(), file)).1)
+    }
+
+    /// Has the file synced that was written to last.
+    fn pass_on(&mut self) -> StateResult<()> {
+        let Some((_, file)) = self.writing.take() else {
+            return Ok(());
+        };
+        let syncing = match self.syncing.take() {
+            Some(syncing) => syncing,
+            None => Syncing::begin().map_err(|error| self.failed("written", &error))?,
+        };
+        self.syncing.insert(syncing).add(file);
+        Ok(())
     }
 
     /// Removes everything but `files`, and checks that they are there.
@@ -132,7 +168,10 @@ impl RocksInstallation {
         Ok((database, stores, shared))
     }
 
-    fn sync(&self, files: &[StateFile]) -> StateResult<()> {
+    fn sync(&mut self, files: &[StateFile]) -> StateResult<()> {
+        self.pass_on()?;
+        let syncing = self.syncing.take().map_or(Ok(()), Syncing::finish);
+        syncing.map_err(|error| self.failed("written", &error))?;
         let sync = |path: &Path| File::open(path).and_then(|file| file.sync_all());
         let mut paths = files.iter().map(|file| self.directory.join(&file.name));
         let synced = paths
@@ -161,26 +200,21 @@ impl Installation for RocksInstallation {
     }
 
     fn write(&mut self, name: &str, offset: u64, bytes: &[u8]) -> StateResult<()> {
-        let path = self.path_of(name)?;
-        let is_link = self.look_up(name)?.is_some_and(|(_, names)| names > 1);
-        let own = if is_link { self.unlink(&path) } else { Ok(()) };
-        let written = own.and_then(|()| {
-            let file = File::options().create(true).truncate(false).write(true).open(&path)?;
-            file.write_all_at(bytes, offset)
-        });
+        let written = self.opened(name)?.write_all_at(bytes, offset);
         written.map_err(|error| self.failed("written", &error))
     }
 
     fn remove(&mut self, name: &str) -> StateResult<()> {
         let path = self.path_of(name)?;
         self.removed.insert(name.to_owned());
+        self.writing.take_if(|(written, _)| written == name);
         match fs::remove_file(path) {
             Err(error) if error.kind() != ErrorKind::NotFound => Err(self.failed("removed", &error)),
             _ => Ok(()),
         }
     }
 
-    fn finish(self: Box<Self>, files: &[StateFile]) -> StateResult<Arc<dyn StateBackend>> {
+    fn finish(mut self: Box<Self>, files: &[StateFile]) -> StateResult<Arc<dyn StateBackend>> {
         self.keep_only(files)?;
         self.check(true)?;
         self.sync(files)?;
@@ -193,7 +227,7 @@ impl Installation for RocksInstallation {
     }
 
     fn finish_lacking(
-        self: Box<Self>,
+        mut self: Box<Self>,
         files: &[StateFile],
         lacking: &[LackingFile],
         fetching: Fetching,

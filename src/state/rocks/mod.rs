@@ -23,6 +23,9 @@ mod layout;
 mod options;
 mod replacement;
 #[cfg(test)]
+mod rewriting_tests;
+mod syncing;
+#[cfg(test)]
 mod tests;
 
 use std::fmt;

@@ -46,7 +46,7 @@ struct Options {
     #[arg(long, default_value_t = 3)]
     runs: usize,
     /// Sizes in gigabytes of keys and values at which the first output of a lazy restore is timed, ascending; 0 for none.
-    #[arg(long, value_delimiter = ',', default_values_t = [0.25, 0.5, 1.0])]
+    #[arg(long, value_delimiter = ',', default_values_t = [0.5, 1.0, 2.0])]
     lazy: Vec<f64>,
     /// Where the page goes; it is always printed.
     #[arg(long)]
