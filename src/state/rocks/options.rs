@@ -16,7 +16,7 @@ const MIB: usize = 1024 * KIB;
 const MAX_MEMTABLE_BYTES: usize = 16 * MIB;
 /// Memtables of a store that may wait for the disk before writes do; the manager bounds the bytes of all together. The metadata has one in
 /// each flush, so it needs as many as the stores: with RocksDB's two, writes stop as soon as a second flush is asked for.
-const MEMTABLES: i32 = 8;
+const MEMTABLES: i32 = 4;
 /// Every open database reserves at least one such piece per store that was written.
 const ARENA_PIECE_BYTES: usize = 256 * KIB;
 const MAX_OPEN_FILES: i32 = 256;
