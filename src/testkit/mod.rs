@@ -33,6 +33,8 @@
 //! ```
 
 #[cfg(test)]
+mod at_least_once_tests;
+#[cfg(test)]
 mod change_tests;
 mod changes;
 mod chaos;
