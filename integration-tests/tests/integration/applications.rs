@@ -390,7 +390,11 @@ fn topics_that_do_not_fit_are_refused_before_anything_runs() {
 
     let changelog = format!("{}-sums-changelog", app.name);
     for (setting, config) in [
-        ("cleanup.policy", &[("cleanup.policy", "delete")][..]),
+        // One that keeps all for ever is as another strategy makes it, and is altered.
+        (
+            "cleanup.policy",
+            &[("cleanup.policy", "delete"), ("retention.ms", "86400000")][..],
+        ),
         (
             "delete.retention.ms",
             &[("cleanup.policy", "compact"), ("delete.retention.ms", "60000")],
