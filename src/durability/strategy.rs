@@ -13,6 +13,13 @@ pub enum Durability {
 }
 
 impl Durability {
+    /// Every strategy.
+    pub const ALL: [Self; 3] = [
+        Durability::Changelog,
+        Durability::Snapshot,
+        Durability::ChangelogAndSnapshot,
+    ];
+
     /// Whether increments go to changelog topics.
     pub fn has_changelogs(self) -> bool {
         self != Durability::Snapshot
@@ -30,12 +37,7 @@ impl Durability {
 
     /// The strategy with this word.
     pub fn of_word(word: &str) -> Option<Self> {
-        let all = [
-            Durability::Changelog,
-            Durability::Snapshot,
-            Durability::ChangelogAndSnapshot,
-        ];
-        all.into_iter().find(|durability| durability.word() == word)
+        Self::ALL.into_iter().find(|durability| durability.word() == word)
     }
 
     /// The word for it in the configuration.

@@ -165,7 +165,8 @@ fn orphan_watch(settings: &InstanceSettings, topics: &Topics, log: &Arc<dyn Log>
     ))
 }
 
-/// The snapshot repository, where there is an object store: a strategy asks for it, or did so before it was changed. Whether the store can be used at all is found out here, not in the midst of work.
+/// The snapshot repository, where there is an object store: a strategy asks for it, or did so before it was changed. Whether the store can be
+/// used at all is found out here, not in the midst of work.
 fn repository(
     settings: &InstanceSettings,
     blobs: Option<Arc<dyn BlobStore>>,

@@ -121,15 +121,18 @@ impl Preparation<'_> {
             return refused(format!("the topology has no store {unknown:?}"));
         }
         for sub in subs {
-            let of_sub: Vec<_> = sub
-                .stores
-                .iter()
-                .filter_map(|store| named.get_key_value(&store.name))
-                .collect();
-            if let Some(pair) = of_sub.windows(2).find(|pair| pair[0].1 != pair[1].1) {
+            let mut stores = sub.stores.iter().map(|store| {
+                let own = named.get(&store.name).copied();
+                (&store.name, own.unwrap_or(self.settings.durability))
+            });
+            let Some((first, durability)) = stores.next() else {
+                continue;
+            };
+            if let Some((other, differs)) = stores.find(|(_, other)| *other != durability) {
                 return refused(format!(
-                    "{:?} and {:?} are stores of one sub-topology: what a task has in them is committed and restored as one, so both need the same strategy",
-                    pair[0].0, pair[1].0
+                    "{first:?} ({}) and {other:?} ({}) are stores of one sub-topology: what a task has in them is committed and restored as one, so both need the same strategy",
+                    durability.word(),
+                    differs.word(),
                 ));
             }
         }
@@ -242,7 +245,7 @@ impl Preparation<'_> {
                     continue;
                 };
                 match is_of_another_strategy(&info, durability) {
-                    true => self.alter_changelog(topics, number, &spec)?,
+                    true => self.alter_changelog(topics, number, durability, &spec)?,
                     false => check(&spec, &info)?,
                 }
             }
@@ -251,13 +254,18 @@ impl Preparation<'_> {
     }
 
     /// Not before no task needs it as it is.
-    fn alter_changelog(&self, topics: &Topics, sub_topology: u16, spec: &TopicSpec) -> Result<(), InstanceError> {
+    fn alter_changelog(
+        &self,
+        topics: &Topics,
+        sub_topology: u16,
+        durability: Durability,
+        spec: &TopicSpec,
+    ) -> Result<(), InstanceError> {
         let (log, application) = (&**self.log, &self.settings.application_id);
         let tasks = topics.tasks_with_input(sub_topology);
         let strategies = committed_strategies(log, application, &tasks).map_err(InstanceError::Log)?;
-        let wants_compaction = spec.config == changelog::settings(Durability::Changelog);
-        let mut others = strategies.iter().flatten().filter(|strategy| strategy.has_snapshots());
-        if wants_compaction && others.next().is_some() {
+        let is_needed = strategies.iter().flatten().any(|strategy| strategy.has_snapshots());
+        if durability == Durability::Changelog && is_needed {
             info!(topic = %spec.name, "compacted as soon as all tasks have changed their strategy");
             return Ok(());
         }
@@ -417,7 +425,7 @@ fn create(admin: &dyn Admin, spec: &TopicSpec) -> Result<bool, InstanceError> {
 fn is_of_another_strategy(info: &TopicInfo, durability: Durability) -> bool {
     match durability.has_snapshots() {
         true => info.cleanup_policy == "compact",
-        false => info.cleanup_policy == "delete" && info.retention_ms == -1,
+        false => info.cleanup_policy == "delete" && (info.retention_ms, info.retention_bytes) == (-1, -1),
     }
 }
 

@@ -105,11 +105,11 @@ pub struct InstanceSettings {
 }
 
 impl InstanceSettings {
-    /// What makes the state of a sub-topology durable.
+    /// What makes the state of a sub-topology durable: the same for all of its stores.
     pub fn durability_of(&self, sub_topology: &SubTopology) -> Durability {
-        let mut named = sub_topology.stores.iter();
-        let named = named.find_map(|store| self.store_durability.get(&store.name).copied());
-        named.unwrap_or(self.durability)
+        let store = sub_topology.stores.first();
+        let own = store.and_then(|store| self.store_durability.get(&store.name));
+        own.copied().unwrap_or(self.durability)
     }
 
     /// The first strategy that asks for an object store, if one does.

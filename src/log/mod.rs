@@ -464,6 +464,8 @@ pub struct TopicInfo {
     pub cleanup_policy: String,
     /// The topic's `retention.ms`; -1 for ever.
     pub retention_ms: i64,
+    /// The topic's `retention.bytes`, per partition; -1 without a limit.
+    pub retention_bytes: i64,
     /// The topic's `delete.retention.ms`: how long compaction keeps the record of a deletion.
     pub delete_retention_ms: i64,
     /// The topic's `max.message.bytes`.

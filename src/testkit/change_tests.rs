@@ -10,12 +10,6 @@ use crate::worker::WorkerError;
 use super::TestCluster;
 use super::snapshot_tests::{cluster, count, counted, expected, pointer, tasks};
 
-const STRATEGIES: [Durability; 3] = [
-    Durability::Changelog,
-    Durability::Snapshot,
-    Durability::ChangelogAndSnapshot,
-];
-
 /// A cluster that has an object store from the beginning, whatever its strategy.
 fn with_store(durability: Durability) -> TestCluster {
     cluster(durability).settings(|settings| settings.savepoints.poll = Duration::from_secs(3600))
@@ -32,8 +26,8 @@ fn aborts(cluster: &mut TestCluster) -> u64 {
 
 #[test]
 fn every_strategy_is_changed_to_every_other_without_loss_and_a_new_host_restores_by_the_new_one() {
-    for from in STRATEGIES {
-        for to in STRATEGIES.into_iter().filter(|to| *to != from) {
+    for from in Durability::ALL {
+        for to in Durability::ALL.into_iter().filter(|to| *to != from) {
             let mut cluster = with_store(from).instances(2);
             count(&mut cluster, 0..3);
             cluster.change_durability(to);
@@ -54,8 +48,8 @@ fn every_strategy_is_changed_to_every_other_without_loss_and_a_new_host_restores
 
 #[test]
 fn nothing_is_done_again_when_an_instance_ends_and_starts_with_another_strategy() {
-    for from in STRATEGIES {
-        for to in STRATEGIES.into_iter().filter(|to| *to != from) {
+    for from in Durability::ALL {
+        for to in Durability::ALL.into_iter().filter(|to| *to != from) {
             let mut cluster = with_store(from);
             count(&mut cluster, 0..3);
             cluster.change_durability(to);
@@ -68,8 +62,8 @@ fn nothing_is_done_again_when_an_instance_ends_and_starts_with_another_strategy(
 
 #[test]
 fn a_disk_from_before_a_change_there_and_back_is_not_taken_for_one_that_is_a_little_behind() {
-    for from in STRATEGIES {
-        for to in STRATEGIES.into_iter().filter(|to| *to != from) {
+    for from in Durability::ALL {
+        for to in Durability::ALL.into_iter().filter(|to| *to != from) {
             let mut cluster = with_store(from).instances(2);
             count(&mut cluster, 0..3);
             cluster.stop(1);
@@ -235,6 +229,51 @@ fn stores_of_different_sub_topologies_have_strategies_of_their_own() {
     assert_eq!(cluster.look_up("there", Utf8, I64Be, &hail), Some(20));
     let counters = cluster.world().counters(0);
     assert!(counters.restored_bytes.get() > 0 && counters.restore_records.get() > 0);
+}
+
+/// A topology of one sub-topology with two stores, of which one is to be `snapshot` and the rest `changelog`.
+fn start_with_own_strategy(store: &str) {
+    use crate::codec::Utf8;
+    use crate::topology::{Builder, Topic};
+    let words: Topic<String, String> = Topic::new("words", Utf8, Utf8);
+    let builder = Builder::new();
+    let grouped = builder.stream(&words).group_by_key();
+    grouped.count("here");
+    grouped.count("beside");
+    let mut cluster = TestCluster::new(builder.build().expect("the topology is right"))
+        .durability(Durability::Changelog)
+        .settings(|settings| {
+            settings.store_durability.insert(store.to_owned(), Durability::Snapshot);
+        });
+    cluster.start();
+}
+
+#[test]
+#[should_panic(expected = "\"here\" (changelog) and \"beside\" (snapshot) are stores of one sub-topology")]
+fn a_store_may_not_differ_from_those_of_its_sub_topology_that_have_no_strategy_of_their_own() {
+    start_with_own_strategy("beside");
+}
+
+#[test]
+#[should_panic(expected = "the topology has no store \"elsewhere\"")]
+fn a_strategy_for_a_store_that_is_not_there_is_refused() {
+    start_with_own_strategy("elsewhere");
+}
+
+#[test]
+#[should_panic(expected = "has cleanup.policy = delete, it must be compact")]
+fn a_changelog_that_may_have_lost_records_is_not_taken_for_one_of_another_strategy() {
+    let mut cluster = with_store(Durability::Changelog);
+    count(&mut cluster, 0..1);
+    cluster.stop(0);
+    let by_hand = [("cleanup.policy", "delete"), ("retention.bytes", "1000000")];
+    let by_hand = by_hand.map(|(name, value)| (name.to_owned(), value.to_owned()));
+    let altered = cluster
+        .log()
+        .admin()
+        .alter_topic("test-count-changelog", &by_hand, Duration::from_secs(1));
+    altered.expect("the topic can be altered");
+    cluster.restart(0);
 }
 
 #[test]

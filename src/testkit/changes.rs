@@ -14,11 +14,6 @@ const ROUNDS_PER_RESTART: u32 = 24;
 const RECORDS_PER_CHANGE: u64 = 120;
 /// How long an instance is away that starts again.
 const AWAY: Duration = Duration::from_millis(5);
-const STRATEGIES: [Durability; 3] = [
-    Durability::Changelog,
-    Durability::Snapshot,
-    Durability::ChangelogAndSnapshot,
-];
 
 /// What is left to do of changes, and when the next one comes.
 pub(super) struct Changes {
@@ -62,7 +57,7 @@ impl World {
             self.changes.records_until -= 1;
             return;
         }
-        let others = STRATEGIES
+        let others = Durability::ALL
             .iter()
             .filter(|other| **other != self.site.settings.durability);
         let others: Vec<Durability> = others.copied().collect();

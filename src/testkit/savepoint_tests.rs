@@ -16,12 +16,6 @@ use crate::topology::{Builder, Topic, Topology};
 use super::TestCluster;
 use super::savepoints::{put_in_place, simulated_store};
 
-const STRATEGIES: [Durability; 3] = [
-    Durability::Changelog,
-    Durability::Snapshot,
-    Durability::ChangelogAndSnapshot,
-];
-
 fn words() -> Topic<String, String> {
     Topic::new("words", Utf8, Utf8)
 }
@@ -62,7 +56,7 @@ fn pipe(cluster: &mut TestCluster, numbers: std::ops::Range<i64>) {
 
 #[test]
 fn a_fork_goes_on_from_the_moment_of_the_savepoint_under_every_strategy() {
-    for durability in STRATEGIES {
+    for durability in Durability::ALL {
         let mut cluster = cluster(letters(), durability);
         pipe(&mut cluster, 0..200);
         cluster.settle();
@@ -80,7 +74,7 @@ fn a_fork_goes_on_from_the_moment_of_the_savepoint_under_every_strategy() {
 
 #[test]
 fn application_and_fork_run_beside_each_other_and_each_counts_for_itself() {
-    for durability in STRATEGIES {
+    for durability in Durability::ALL {
         let mut cluster = cluster(letters(), durability);
         pipe(&mut cluster, 0..100);
         cluster.settle();
@@ -103,8 +97,8 @@ fn application_and_fork_run_beside_each_other_and_each_counts_for_itself() {
 
 #[test]
 fn a_fork_may_have_another_strategy_and_loses_nothing_with_its_disk() {
-    for from in STRATEGIES {
-        for to in STRATEGIES {
+    for from in Durability::ALL {
+        for to in Durability::ALL {
             let mut cluster = cluster(letters(), from);
             pipe(&mut cluster, 0..150);
             cluster.savepoint("s");
@@ -238,7 +232,7 @@ fn state_that_is_there_is_not_overwritten() {
 
 #[test]
 fn a_restore_that_is_interrupted_leaves_nothing_that_starts_and_can_be_repeated() {
-    for durability in STRATEGIES {
+    for durability in Durability::ALL {
         let mut cluster = cluster(letters(), durability);
         pipe(&mut cluster, 0..150);
         cluster.settle();
@@ -271,7 +265,7 @@ fn a_restore_that_is_interrupted_leaves_nothing_that_starts_and_can_be_repeated(
 
 #[test]
 fn an_application_goes_back_to_its_own_savepoint_in_place() {
-    for durability in STRATEGIES {
+    for durability in Durability::ALL {
         let mut cluster = cluster(letters(), durability);
         pipe(&mut cluster, 0..100);
         cluster.settle();

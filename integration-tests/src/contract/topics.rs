@@ -83,6 +83,7 @@ pub fn a_setting_of_a_topic_changes_and_the_others_stay(log: &dyn Log) {
     let info = log.admin().topic(&topic, PATIENCE).expect("the log answers");
     let info = info.expect("the topic exists");
     assert_eq!((info.cleanup_policy.as_str(), info.retention_ms), ("delete", -1));
+    assert_eq!(info.retention_bytes, -1);
     assert_eq!(info.delete_retention_ms, 90_000_000, "what was not named stays");
     let partition = TopicPartition::new(topic.as_str(), 0);
     log.admin()

@@ -6,15 +6,9 @@ use tidegate::durability::Durability;
 
 use super::{Simulation, sometimes};
 
-const STRATEGIES: [Durability; 3] = [
-    Durability::Changelog,
-    Durability::Snapshot,
-    Durability::ChangelogAndSnapshot,
-];
-
 #[test]
 fn the_same_seed_tells_the_same_story_byte_for_byte() {
-    for strategy in STRATEGIES {
+    for strategy in Durability::ALL {
         for seed in 0..40 {
             let run = || Simulation::new(seed, strategy).run();
             let (first, second) = (run(), run());

@@ -396,6 +396,10 @@ fn topics_that_do_not_fit_are_refused_before_anything_runs() {
             &[("cleanup.policy", "delete"), ("retention.ms", "86400000")][..],
         ),
         (
+            "cleanup.policy",
+            &[("cleanup.policy", "delete"), ("retention.bytes", "1000000")],
+        ),
+        (
             "delete.retention.ms",
             &[("cleanup.policy", "compact"), ("delete.retention.ms", "60000")],
         ),

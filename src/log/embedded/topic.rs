@@ -321,6 +321,7 @@ impl Request for DescribeTopic {
             partitions: topic.partitions.len() as i32,
             cleanup_policy: topic.settings.cleanup_policy.name().to_owned(),
             retention_ms: topic.settings.retention_ms.unwrap_or(-1),
+            retention_bytes: topic.settings.retention_bytes.map_or(-1, u64::cast_signed),
             delete_retention_ms: topic.settings.delete_retention_ms,
             max_message_bytes: topic.settings.max_message_bytes,
         };

@@ -176,6 +176,7 @@ impl Admin for KafkaAdmin {
             partitions,
             cleanup_policy: setting("cleanup.policy"),
             retention_ms: setting("retention.ms").parse().unwrap_or(0),
+            retention_bytes: setting("retention.bytes").parse().unwrap_or(0),
             delete_retention_ms: setting("delete.retention.ms").parse().unwrap_or(0),
             max_message_bytes: setting("max.message.bytes").parse().unwrap_or(usize::MAX),
         }))
