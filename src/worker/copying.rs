@@ -60,15 +60,16 @@ impl Copying {
         while let Place::At(store, from) = &self.next {
             let copied = state.rewrite(StoreId(*store), from, left)?;
             self.rows += copied.rows;
+            let is_over = copied.next.is_some();
             self.next = match copied.next {
-                Some(key) => {
-                    self.next = Place::At(*store, key);
-                    return Ok(());
-                }
+                Some(key) => Place::At(*store, key),
                 None if store + 1 < self.stores => Place::At(store + 1, Vec::new()),
                 None => Place::End,
             };
-            left = left.saturating_sub(copied.bytes).max(1);
+            if is_over {
+                break;
+            }
+            left = left.saturating_sub(copied.bytes);
         }
         Ok(())
     }
