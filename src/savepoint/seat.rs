@@ -98,6 +98,7 @@ impl Seat {
     pub(super) fn stay(&mut self) -> Result<(), SavepointError> {
         self.serve(Duration::ZERO)
     }
+
     /// What commits are fenced by.
     pub(super) fn metadata(&self) -> GroupMetadata {
         self.metadata.clone()

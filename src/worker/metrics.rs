@@ -399,7 +399,6 @@ impl WorkerMetrics {
             "Tasks that run while files of their state are still coming.",
             Value::Gauge(self.tasks_lacking_files.get() as f64),
         );
-
         add(
             "tidegate_tasks_changing_durability",
             "Tasks whose durability strategy changes: both are written.",
